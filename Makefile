@@ -1,0 +1,50 @@
+# Every target sets up .venv by itself. A stamp says what is installed there; a changed pyproject.toml renews it.
+
+PYTHON ?= python3
+SEEDS ?= 100
+
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+PYTEST := .venv/bin/python -m pytest
+
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: demo test check sim fault bench clean
+
+demo: .venv/demo.stamp
+	.venv/bin/flexray run examples/grid_search.py
+
+test: .venv/dev.stamp
+	$(PYTEST) tests -m "not long"
+
+check: .venv/dev.stamp
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy flexray $(wildcard tests/typing)
+	.venv/bin/lint-imports
+
+sim: .venv/dev.stamp
+	FLEXRAY_SIM_SEEDS=$(SEEDS) $(PYTEST) tests/sim
+
+fault: .venv/dev.stamp
+	$(PYTEST) tests/fault
+
+bench: .venv/bench.stamp
+	.venv/bin/python -m tests.bench
+
+clean:
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[examples]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[dev,examples]'
+	touch .venv/demo.stamp $@
+
+.venv/bench.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable '.[bench]'
+	touch $@

@@ -1,0 +1,201 @@
+"""What a pool knows of the dispatchers that use it, and how slots are shared between them.
+
+One rule: a dispatcher's newest report and newest reply are its whole state; needs, limits and fairness are
+sums over them (protocol rules 4, 5, 10, 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
+
+from flexray.core.admission import Occupied, occupied
+from flexray.core.events import Reply, Report
+from flexray.core.ledger import LeaseOut
+
+SETTLED_S = 0.100
+"""No holder loses a slot within this time of getting one."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """One dispatcher, as the pool knows it."""
+
+    report: Report
+    decided: int
+    admitted: int
+    parked_at: float | None = None
+    """Since when its newest report waits for an answer; None: it was answered."""
+    newest: Reply | None = None
+    leases: dict[int, LeaseOut] = field(default_factory=dict)
+    """Listed, or about to be."""
+    revoked: dict[int, LeaseOut] = field(default_factory=dict)
+    """Not listed any more, and not known to be given back."""
+    unseen_leases: int = 0
+    """Of the listed, those that no report has seen."""
+    counted_unseen: int = 0
+    """`unseen_leases` as it stands in the pool's sum."""
+    keep: int | None = None
+    without_since: float = 0.0
+    """When it last had no slot; ties go to whoever has been without longest."""
+    granted_at: float = 0.0
+    failure: object = None
+    failure_in: int | None = None
+    """Number of the reply that carried the failure."""
+    silent_ticks: int = 0
+    cut_off: bool = False
+    empty_since: float | None = None
+    used: Occupied = field(default_factory=Occupied)
+    need: int = 0
+    """Slots that its inputs could use beside those it has."""
+
+    @property
+    def keeps(self) -> int:
+        """Slots it will have when it has given back what it was asked for."""
+        return len(self.leases) if self.keep is None else min(self.keep, len(self.leases))
+
+
+class Callers:
+    """All dispatchers of a pool, with the sums over them kept up to date in O(1) per change."""
+
+    def __init__(self) -> None:
+        self._callers: dict[str, Caller] = {}
+        self._wanting: dict[str, Caller] = {}
+        self._sharing: dict[str, Caller] = {}
+        self.used = Occupied()
+        self.demand = 0
+        self.assigned = 0
+        self.unseen_leases = 0
+
+    def __iter__(self) -> Iterator[tuple[str, Caller]]:
+        return iter(self._callers.items())
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def get(self, dispatcher_id: str) -> Caller | None:
+        return self._callers.get(dispatcher_id)
+
+    def add(self, report: Report, now: float) -> Caller:
+        """A dispatcher seen for the first time: what it says it was told is taken as told."""
+        caller = Caller(
+            Report(report.dispatcher_id, number=0, seen=0), report.decided, report.admitted, without_since=now
+        )
+        self._callers[report.dispatcher_id] = caller
+        return caller
+
+    def remove(self, dispatcher_id: str) -> Caller | None:
+        caller = self._callers.pop(dispatcher_id, None)
+        if caller is not None:
+            self._wanting.pop(dispatcher_id, None)
+            self._sharing.pop(dispatcher_id, None)
+            self.assigned -= caller.report.assigned
+            self.demand -= caller.need
+            self.unseen_leases -= caller.counted_unseen
+            self.used.pending -= caller.used.pending
+            self.used.total -= caller.used.total
+        return caller
+
+    def take_report(self, caller: Caller, report: Report) -> None:
+        self.assigned += report.assigned - caller.report.assigned
+        caller.report = report
+
+    def take_grant(self, dispatcher_id: str, caller: Caller, lease: LeaseOut, now: float) -> None:
+        """It has a lease more, which it may keep: a slot was free, so nobody needed it more."""
+        caller.leases[lease.number] = lease
+        caller.unseen_leases += 1
+        caller.granted_at = now
+        caller.keep = None
+        self._sharing.pop(dispatcher_id, None)
+        self.recount(dispatcher_id, caller)
+
+    def recount(self, dispatcher_id: str, caller: Caller) -> None:
+        """Bring the caller's need, its part of the limits and the pool's sums up to date."""
+        if caller.keep is not None and len(caller.leases) <= caller.keep:
+            caller.keep = None  # It gave back what it was asked for.
+            self._sharing.pop(dispatcher_id, None)
+        report = caller.report
+        unseen = caller.admitted - report.admitted
+        idle = len(caller.leases) + len(caller.revoked) - report.assigned
+        used = occupied(
+            waiting=report.waiting, unseen=unseen, assigned=report.assigned, idle_slots=max(0, idle)
+        )
+        self.used.pending += used.pending - caller.used.pending
+        self.used.total += used.total - caller.used.total
+        caller.used = used
+        self.unseen_leases += caller.unseen_leases - caller.counted_unseen
+        caller.counted_unseen = caller.unseen_leases
+        demand = report.waiting - report.resting + unseen - caller.unseen_leases
+        need = 0 if caller.cut_off else max(0, demand)
+        self.demand += need - caller.need
+        caller.need = need
+        if need:
+            self._wanting[dispatcher_id] = caller
+        else:
+            self._wanting.pop(dispatcher_id, None)
+
+    # Sharing.
+
+    @property
+    def any_wanting(self) -> bool:
+        return bool(self._wanting)
+
+    def neediest(self) -> tuple[str, Caller] | None:
+        """Whoever wants a slot and has fewest; ties to whoever has been without longest."""
+        if not self._wanting:
+            return None
+        if len(self._wanting) == 1:
+            return next(iter(self._wanting.items()))
+        return min(self._wanting.items(), key=lambda item: (len(item[1].leases), item[1].without_since))
+
+    def end_sharing(self) -> Iterable[str]:
+        """Nobody waits for a slot: whoever was asked to give some back may keep them."""
+        released = list(self._sharing)
+        for caller in self._sharing.values():
+            caller.keep = None
+        self._sharing.clear()
+        return released
+
+    def share(self, now: float) -> Iterable[str]:
+        """Ask holders to give slots back to the neediest; returns the holders asked.
+
+        A slot moves when its holder has two more than the neediest, or the neediest has none (rule 11).
+        """
+        needy = [[len(c.leases), c.without_since, c.need, i] for i, c in self._wanting.items()]
+        heapify(needy)
+        for _ in range(self._under_way()):
+            _give(needy)
+        holders = [
+            [-c.keeps, i, c]
+            for i, c in self._callers.items()
+            if c.keeps and not c.cut_off and now - c.granted_at >= SETTLED_S
+        ]
+        heapify(holders)
+        asked: dict[str, None] = {}
+        while needy and holders:
+            has, holder_has = needy[0][0], -holders[0][0]
+            holder_id, caller = holders[0][1], holders[0][2]
+            if holder_has - has < 2 and (has or not holder_has or holder_id == needy[0][3]):
+                break
+            caller.keep = holder_has - 1
+            self._sharing[holder_id] = caller
+            asked[holder_id] = None
+            _give(needy)
+            heapreplace(holders, [-caller.keep, holder_id, caller])
+        return asked
+
+    def _under_way(self) -> int:
+        """Slots that holders were asked for and have not given back."""
+        return sum(len(c.leases) - c.keeps for c in self._sharing.values())
+
+
+def _give(needy: list[list]) -> None:
+    """Promise one slot to the neediest."""
+    if not needy:
+        return
+    has, since, need, dispatcher_id = needy[0]
+    if need <= 1:
+        heappop(needy)
+    else:
+        heapreplace(needy, [has + 1, since, need - 1, dispatcher_id])

@@ -1,0 +1,551 @@
+"""What one caller does with its inputs of one pool: queue, leases, batches, attempts, losses.
+
+One rule: an input is in exactly one place (held back, asking, queued, alone, resting, or in one batch), and
+every message about a batch counts only while that batch is the input's place (protocol rule 8).
+
+```
+submitted -> [held back ->] asking -> queued -> in a batch -> settled
+          \\______ a leased slot is free ____/        |
+                        ^-- unstarted ---------------|
+                        ^-- resting (a retry) -------|
+                        ^-- alone (a loss) ----------'
+```
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from flexray.config import Retries
+from flexray.core.events import (
+    CANCELLED,
+    FAILED,
+    LOST,
+    REFUSED,
+    START_FAILED,
+    UNSTARTED,
+    BatchReclaimed,
+    BatchReturned,
+    BatchUnreached,
+    CancelInputs,
+    ContainerLost,
+    ControllerLost,
+    DispatchEffect,
+    DispatchEvent,
+    ForgetContainer,
+    InputsCancelled,
+    InputsSubmitted,
+    Lease,
+    ReclaimBatch,
+    Reply,
+    ReplyReceived,
+    ReportFailed,
+    ReportReleased,
+    SendBatch,
+    SendReport,
+    Settle,
+    Ticked,
+)
+from flexray.core.reporting import NEXT_IN_S, Reporting, Standing, Tally
+from flexray.core.retry import retry_delay_s, runs_again_after_loss
+from flexray.core.sizing import AHEAD_S, BatchSizing
+
+LINGER_S = 1.0
+"""An idle lease is kept this long, so that calls in a loop cost one hop; under the shortest window (2 s)."""
+REPEAT_S = 1.0
+"""`reclaim` and `cancel` may overtake `run`, so they are repeated until the batch has answered (rule 8)."""
+RESEND_S = 0.2
+"""Pause before a batch whose call failed is sent again, same id, same container (rule 7)."""
+
+
+@dataclass(slots=True)
+class Batch:
+    batch_id: int
+    slot: Slot
+    input_ids: tuple[int, ...]
+    alone: bool
+    """Sent by itself, so that a death of the container names its cause (rule 14)."""
+    ends_at: float | None
+    """When it should be over; None: an input of unknown length."""
+    overdue_at: float | None
+    """When its unstarted inputs are asked back."""
+    accounted: bytearray | None = None
+    """Position to 1 where an input has already moved on; None: none has."""
+    cancels: list[int] = field(default_factory=list)
+    """Positions that the caller gave up."""
+
+    def is_open(self, position: int) -> bool:
+        return self.accounted is None or not self.accounted[position]
+
+    def account(self, position: int) -> None:
+        if self.accounted is None:
+            self.accounted = bytearray(len(self.input_ids))
+        self.accounted[position] = 1
+
+    def open_positions(self) -> Sequence[int]:
+        if self.accounted is None:
+            return range(len(self.input_ids))
+        return [i for i, done in enumerate(self.accounted) if not done]
+
+
+@dataclass(slots=True)
+class Slot:
+    lease: Lease
+    idle_since: float
+    batches: list[Batch] = field(default_factory=list)
+    """The batch under way and at most one ahead."""
+    leaving: bool = False
+    """No longer listed, or to be shared: given back when its batches are over."""
+
+
+class Dispatch:
+    """One caller's side of one pool.
+
+    `handle(event, now)` takes in one event and returns what to do. `retries` and `at_most_once` are those of
+    the function. Nothing here knows arguments or results: payloads pass through.
+    """
+
+    def __init__(
+        self, dispatcher_id: str, *, retries: Retries | None = None, at_most_once: bool = False
+    ) -> None:
+        self._retries = retries
+        self._at_most_once = at_most_once
+        self._held_back: deque[int] = deque()
+        self._asking_calls: deque[int] = deque()
+        self._asking_maps: deque[int] = deque()
+        self._asking_ghosts = 0  # Asked for, then cancelled: their verdicts still come.
+        self._queue: deque[int] = deque()
+        self._alone: deque[int] = deque()
+        self._resting: list[tuple[float, int]] = []
+        self._batches: dict[int, Batch] = {}
+        self._batch_count = 0
+        self._sent_open = 0
+        self._slots: dict[int, Slot] = {}
+        self._free: dict[int, None] = {}  # The most recently used last.
+        self._held_of: dict[str, int] = {}
+        self._busy = 0
+        self._newest_lease = 0
+        self._attempts: dict[int, int] = {}
+        self._losses: dict[int, int] = {}
+        self._endings: list[tuple[float, int]] = []
+        self._overdue: list[tuple[float, int]] = []
+        self._repeats: list[tuple[float, int]] = []
+        self._room = True
+        self._tally = Tally()
+        self._keep: int | None = None
+        self._effects: list[DispatchEffect] = []
+        self._sizing = BatchSizing()
+        self._reporting = Reporting(dispatcher_id)
+        self.last_reply: Reply | None = None
+        """The newest reply, for whoever wants to tell the user why inputs wait."""
+
+    # What can be asked.
+
+    @property
+    def waiting(self) -> int:
+        """Admitted inputs that no slot is busy with; sent but unstarted ones included (rule 3)."""
+        placed = len(self._queue) + len(self._alone) + len(self._resting) + self._sent_open
+        return max(0, placed - self._busy)
+
+    @property
+    def assigned(self) -> int:
+        """Slots with anything sent and not returned."""
+        return self._busy
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to do and nothing held: no event but a new input can change anything."""
+        unplaced = self._held_back or self._asking_calls or self._asking_maps or self._asking_ghosts
+        return not (self._slots or self.waiting or unplaced) and self._reporting.is_quiet
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether the next call would be sent at once.
+
+        A free slot beside an open ask belongs to the ask: the controller counts the larger of the two.
+        """
+        if self._queue or self._alone:
+            return False
+        return len(self._free) > len(self._asking_calls) + len(self._asking_maps) + self._asking_ghosts
+
+    def attempt(self, input_id: int) -> int:
+        """Number of the attempt under way, from 1."""
+        return self._attempts.get(input_id, 1)
+
+    def set_size(self, input_id: int, size_bytes: int) -> None:
+        """Tell the packed size of an input before it is submitted; small ones need not be told."""
+        self._sizing.set_size(input_id, size_bytes)
+
+    # What can happen.
+
+    def handle(self, event: DispatchEvent, now: float) -> list[DispatchEffect]:
+        """Take in one event; return the effects, in the order in which to perform them."""
+        match event:
+            case InputsSubmitted():
+                self._submit(event, now)
+            case BatchReturned():
+                self._take_answer(event, now)
+            case ReplyReceived():
+                self._take_reply(event, now)
+            case Ticked():
+                pass
+            case ReportReleased(number):
+                self._reporting.answered(number)
+            case ReportFailed(number):
+                self._reporting.failed(number, now)
+            case ControllerLost():
+                self._reporting.controller_lost(now)
+            case BatchReclaimed():
+                self._take_reclaimed(event, now)
+            case BatchUnreached(batch_id):
+                if batch_id in self._batches:
+                    heappush(self._repeats, (now + RESEND_S, -batch_id))
+            case ContainerLost():
+                self._lose_container(event, now)
+            case InputsCancelled(input_ids):
+                self._cancel(set(input_ids), now)
+        self._run_timers(now)
+        self._pump(now)
+        self._report(now)
+        effects, self._effects = self._effects, []
+        return effects
+
+    # Submission and admission.
+
+    def _submit(self, event: InputsSubmitted, now: float) -> None:
+        input_ids = event.input_ids
+        self._tally.arrived += len(input_ids)
+        if self.has_free_slot:
+            open_asks = len(self._asking_calls) + len(self._asking_maps) + self._asking_ghosts
+            direct = min(len(self._free) - open_asks, len(input_ids))
+            self._queue.extend(input_ids[:direct])
+            self._pump(now)
+            input_ids = input_ids[direct:]
+        if not event.patient:
+            self._asking_calls.extend(input_ids)
+            self._tally.asked += len(input_ids)
+        else:
+            self._held_back.extend(input_ids)
+            self._ask_for_maps()
+
+    def _ask_for_maps(self) -> None:
+        if self._room and self._held_back:
+            self._tally.asked += len(self._held_back)
+            self._asking_maps.extend(self._held_back)
+            self._held_back.clear()
+
+    def _take_reply(self, event: ReplyReceived, now: float) -> None:
+        reply = event.reply
+        self._reporting.answered(event.report_number)
+        if reply.number <= self._tally.seen:
+            return  # Late or repeated.
+        self._tally.seen = reply.number
+        self.last_reply = reply
+        self._take_verdicts(reply.decided, reply.admitted)
+        self._room = reply.room
+        self._take_leases(reply.leases, now)
+        self._keep = reply.keep
+        self._share(now)
+        if reply.failure is not None:
+            self._fail_waiting(reply.failure)
+        self._ask_for_maps()
+
+    def _take_verdicts(self, decided: int, admitted: int) -> None:
+        """The counts name nobody: admissions go to calls first, refusals to maps first, which ask again."""
+        tally = self._tally
+        admissions = max(0, admitted - tally.admitted)
+        refusals = max(0, decided - tally.decided - admissions)
+        tally.decided, tally.admitted = max(decided, tally.decided), max(admitted, tally.admitted)
+        for asking in (self._asking_calls, self._asking_maps):
+            taken = min(admissions, len(asking))
+            self._queue.extend(asking.popleft() for _ in range(taken))
+            admissions -= taken
+        self._asking_ghosts -= min(self._asking_ghosts, admissions)
+        ghosts = min(self._asking_ghosts, refusals)
+        self._asking_ghosts -= ghosts
+        back = min(len(self._asking_maps), refusals - ghosts)
+        self._held_back.extend(self._asking_maps.popleft() for _ in range(back))
+        refused = [self._asking_calls.popleft() for _ in range(refusals - ghosts - back)]
+        self._settle(refused, REFUSED, None)
+
+    # Leases.
+
+    def _take_leases(self, leases: tuple[Lease, ...], now: float) -> None:
+        listed = set()
+        newest = self._newest_lease
+        for lease in leases:
+            listed.add(lease.number)
+            if lease.number > self._newest_lease:
+                self._slots[lease.number] = Slot(lease, now)
+                self._free[lease.number] = None
+                self._held_of[lease.container_id] = self._held_of.get(lease.container_id, 0) + 1
+                self._reporting.held_changed = True
+                newest = max(newest, lease.number)
+        self._newest_lease = newest
+        for slot in [slot for number, slot in self._slots.items() if number not in listed]:
+            self._leave(slot, now)
+
+    def _share(self, now: float) -> None:
+        """Give slots back until no more than `keep` are left, idle ones first (rule 11)."""
+        if self._keep is None:
+            return
+        staying = [slot for slot in self._slots.values() if not slot.leaving]
+        excess = len(staying) - self._keep
+        if excess > 0:
+            staying.sort(key=lambda slot: bool(slot.batches))
+            for slot in staying[:excess]:
+                self._leave(slot, now)
+
+    def _leave(self, slot: Slot, now: float) -> None:
+        if not slot.batches:
+            self._give_back(slot, now)
+        elif not slot.leaving:
+            slot.leaving = True
+            for batch in slot.batches[1:]:
+                self._ask_back(batch, now)
+
+    def _give_back(self, slot: Slot, now: float) -> None:
+        self._free.pop(slot.lease.number, None)
+        del self._slots[slot.lease.number]
+        self._reporting.returned(slot.lease.number, now - slot.idle_since)
+        container_id = slot.lease.container_id
+        self._held_of[container_id] -= 1
+        if not self._held_of[container_id]:
+            del self._held_of[container_id]
+            self._effects.append(ForgetContainer(container_id))
+
+    # Sending.
+
+    def _pump(self, now: float) -> None:
+        while self._free and (self._alone or self._queue):
+            number, _ = self._free.popitem()
+            slot = self._slots[number]
+            if self._alone:
+                self._send(slot, (self._alone.popleft(),), now, alone=True)
+            else:
+                self._send(slot, self._take_queued(), now)
+        while self._queue and self._endings and self._endings[0][0] <= now + AHEAD_S:
+            _, batch_id = heappop(self._endings)
+            batch = self._batches.get(batch_id)
+            if batch is not None and self._takes_ahead(batch, now):
+                self._send(batch.slot, self._take_queued(), now)
+
+    def _takes_ahead(self, batch: Batch, now: float) -> bool:
+        slot = batch.slot
+        on_time = batch.overdue_at is not None and now < batch.overdue_at
+        return on_time and not (slot.leaving or len(slot.batches) > 1 or batch.alone or self._at_most_once)
+
+    def _take_queued(self) -> tuple[int, ...]:
+        size = 1 if self._at_most_once else self._sizing.inputs(self._queue, len(self._slots))
+        if size == 1:
+            return (self._queue.popleft(),)
+        pop = self._queue.popleft
+        return tuple([pop() for _ in range(size)])
+
+    def _send(self, slot: Slot, input_ids: tuple[int, ...], now: float, *, alone: bool = False) -> None:
+        self._batch_count += 1
+        batch_id = self._batch_count
+        begins_at = now
+        if slot.batches:
+            begins_at = max(now, slot.batches[-1].ends_at or now)
+        else:
+            self._busy += 1
+        ends_at, overdue_at = self._sizing.times(len(input_ids), begins_at)
+        batch = Batch(batch_id, slot, input_ids, alone, ends_at, overdue_at)
+        slot.batches.append(batch)
+        self._batches[batch_id] = batch
+        self._sent_open += len(input_ids)
+        if ends_at is not None and overdue_at is not None:
+            heappush(self._endings, (ends_at, batch_id))
+            heappush(self._overdue, (overdue_at, batch_id))
+        self._effects.append(SendBatch(batch_id, slot.lease, input_ids))
+
+    # Answers.
+
+    def _take_answer(self, event: BatchReturned, now: float) -> None:
+        batch = self._batches.pop(event.batch_id, None)
+        if batch is None:
+            return  # Late or repeated: its inputs have moved on.
+        if event.ran:
+            self._sizing.add(event.ran, event.busy_s)
+            self._reporting.add_service(event.ran, event.busy_s, event.sample_s)
+        if batch.accounted is None and not any(event.statuses):
+            self._sent_open -= len(batch.input_ids)
+            self._settled(batch.input_ids)
+            self._effects.append(Settle(batch.input_ids, event.statuses, event.payloads))
+        else:
+            account = [(p, event.statuses[p], event.payloads[p]) for p in batch.open_positions()]
+            self._move(batch, account, now)
+        self._end(batch, now, gone=event.bounced)
+
+    def _end(self, batch: Batch, now: float, *, gone: bool = False) -> None:
+        slot = batch.slot
+        slot.batches.remove(batch)
+        slot.leaving = slot.leaving or gone  # A lease whose batch came back unstarted is never sent on again.
+        if slot.batches:
+            return
+        self._busy -= 1
+        slot.idle_since = now
+        if slot.leaving:
+            self._give_back(slot, now)
+        else:
+            self._free[slot.lease.number] = None
+
+    def _move(self, batch: Batch, account: Iterable[tuple[int, int, object]], now: float) -> None:
+        """Move inputs of the batch on; `account` has (position, status, payload) of each."""
+        unstarted: list[int] = []
+        for position, status, payload in account:
+            input_id = batch.input_ids[position]
+            self._sent_open -= 1
+            if status == UNSTARTED:
+                unstarted.append(input_id)
+            elif status == FAILED and (delay_s := self._retry_delay_s(input_id)) is not None:
+                self._attempts[input_id] = self.attempt(input_id) + 1
+                heappush(self._resting, (now + delay_s, input_id))
+            else:
+                self._settle([input_id], status, payload)
+        (self._alone if batch.alone else self._queue).extendleft(reversed(unstarted))
+
+    def _retry_delay_s(self, input_id: int) -> float | None:
+        return retry_delay_s(self._retries, self.attempt(input_id))
+
+    def _take_reclaimed(self, event: BatchReclaimed, now: float) -> None:
+        batch = self._batches.get(event.batch_id)
+        if batch is None:
+            return  # The answer to `run` came first.
+        told = zip(event.positions, event.statuses, event.payloads, strict=True)
+        account = [entry for entry in told if batch.is_open(entry[0])]
+        for position, _, _ in account:
+            batch.account(position)
+        self._move(batch, account, now)
+
+    def _lose_container(self, event: ContainerLost, now: float) -> None:
+        if event.container_id not in self._held_of:
+            return
+        for slot in [s for s in self._slots.values() if s.lease.container_id == event.container_id]:
+            for batch in slot.batches:
+                del self._batches[batch.batch_id]
+                for position in batch.open_positions():
+                    self._sent_open -= 1
+                    self._lose_input(batch.input_ids[position], event.cause, alone=batch.alone)
+            self._busy -= bool(slot.batches)
+            slot.batches.clear()
+            self._give_back(slot, now)
+
+    def _lose_input(self, input_id: int, cause: str, *, alone: bool) -> None:
+        losses = self._losses.get(input_id, 0) + alone
+        if runs_again_after_loss(at_most_once=self._at_most_once, losses_alone=losses):
+            self._losses[input_id] = losses
+            self._alone.append(input_id)
+        else:
+            self._settle([input_id], LOST, cause)
+
+    # Giving up.
+
+    def _cancel(self, input_ids: set[int], now: float) -> None:
+        for asking in (self._asking_calls, self._asking_maps):
+            self._asking_ghosts += sum(i in input_ids for i in asking)
+        found: list[int] = []
+        for name in ("_held_back", "_asking_calls", "_asking_maps", "_queue", "_alone"):
+            place: deque[int] = getattr(self, name)
+            dropped = [i for i in place if i in input_ids]
+            if dropped:
+                found += dropped
+                setattr(self, name, deque(i for i in place if i not in input_ids))
+        found += [i for _, i in self._resting if i in input_ids]
+        self._resting = [(due, i) for due, i in self._resting if i not in input_ids]
+        heapify(self._resting)
+        for batch in self._batches.values():
+            cancels = [p for p in batch.open_positions() if batch.input_ids[p] in input_ids]
+            if cancels:
+                found += [batch.input_ids[p] for p in cancels]
+                self._cancel_in_batch(batch, cancels, now)
+        self._settle(found, CANCELLED, None)
+
+    def _cancel_in_batch(self, batch: Batch, positions: list[int], now: float) -> None:
+        for position in positions:
+            batch.account(position)
+        self._sent_open -= len(positions)
+        batch.cancels += positions
+        self._effects.append(
+            CancelInputs(batch.batch_id, batch.slot.lease.container_id, tuple(batch.cancels))
+        )
+        heappush(self._repeats, (now + REPEAT_S, batch.batch_id))
+
+    def _fail_waiting(self, failure: object) -> None:
+        """No container can start: whatever waits here, asked for or not, fails with the start's error."""
+        self._asking_ghosts += len(self._asking_calls) + len(self._asking_maps)
+        places = (self._held_back, self._asking_calls, self._asking_maps, self._queue, self._alone)
+        failed = [i for place in places for i in place] + [i for _, i in self._resting]
+        for place in places:
+            place.clear()
+        self._resting.clear()
+        self._settle(failed, START_FAILED, failure)
+
+    def _settle(self, input_ids: Sequence[int], status: int, payload: object) -> None:
+        if input_ids:
+            self._settled(input_ids)
+            count = len(input_ids)
+            self._effects.append(Settle(input_ids, bytes([status]) * count, [payload] * count))
+
+    def _settled(self, input_ids: Sequence[int]) -> None:
+        self._sizing.forget(input_ids)
+        for memory in (self._attempts, self._losses):
+            if memory:
+                for input_id in input_ids:
+                    memory.pop(input_id, None)
+
+    # Time.
+
+    def _run_timers(self, now: float) -> None:
+        while self._resting and self._resting[0][0] <= now:
+            self._queue.append(heappop(self._resting)[1])
+        while self._overdue and self._overdue[0][0] <= now:
+            batch = self._batches.get(heappop(self._overdue)[1])
+            if batch is not None and batch.slot.batches[0] is batch:
+                self._ask_back_slot(batch.slot, now)
+        while self._repeats and self._repeats[0][0] <= now:
+            self._repeat(heappop(self._repeats)[1], now)
+        while self._free:
+            slot = self._slots[next(iter(self._free))]
+            if slot.idle_since > now - LINGER_S:
+                break
+            self._give_back(slot, now)
+
+    def _ask_back_slot(self, slot: Slot, now: float) -> None:
+        """The batch under way took four times its time: neither it nor what is behind it waits longer."""
+        for batch in slot.batches:
+            if batch is not slot.batches[0] or len(batch.open_positions()) > 1:
+                self._ask_back(batch, now)
+
+    def _ask_back(self, batch: Batch, now: float) -> None:
+        self._effects.append(ReclaimBatch(batch.batch_id, batch.slot.lease.container_id))
+        batch.overdue_at = now  # Nothing is sent behind it any more.
+        heappush(self._repeats, (now + REPEAT_S, batch.batch_id))
+
+    def _repeat(self, key: int, now: float) -> None:
+        """A positive key repeats what was asked of a batch, a negative one sends the batch again."""
+        batch = self._batches.get(abs(key))
+        if batch is None:
+            return
+        lease = batch.slot.lease
+        if key < 0:
+            self._effects.append(SendBatch(batch.batch_id, lease, batch.input_ids, again=True))
+            return
+        if batch.cancels:
+            self._effects.append(CancelInputs(batch.batch_id, lease.container_id, tuple(batch.cancels)))
+            heappush(self._repeats, (now + REPEAT_S, key))
+        elif len(batch.open_positions()) > 1 or batch.slot.batches[0] is not batch:
+            self._ask_back(batch, now)
+
+    def _report(self, now: float) -> None:
+        standing = Standing(
+            self.waiting, self._busy, len(self._resting), len(self._held_back), bool(self._slots)
+        )
+        next_in_s = NEXT_IN_S if self.last_reply is None else self.last_reply.next_in_s
+        if self._reporting.is_due(self._tally, standing, next_in_s, now):
+            held = tuple([slot.lease for slot in self._slots.values()])
+            self._effects.append(SendReport(self._reporting.make(self._tally, standing, held, now)))

@@ -1,0 +1,374 @@
+"""The messages, events and effects of both state machines.
+
+One rule: an event says what happened (past tense), an effect says what to do (imperative); both carry ids
+and numbers, never arguments or results. What a payload holds is opaque to the core.
+
+```
+caller's process                      controller                         container
+Dispatch  --Report-->                 Pool
+          <--Reply--                        --StartContainer, StopContainer, ReleaseLease-->
+          --SendBatch, ReclaimBatch, CancelInputs------------------------> Occupancy
+          <--BatchReturned, BatchReclaimed--------------------------------
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from flexray.config import AutoscalerSettings
+
+OK, FAILED, UNSTARTED, CANCELLED, LOST = range(5)
+"""Status of one input in an answer; one byte each, so that the answer to a batch is a `bytes`.
+
+FAILED: the function raised. UNSTARTED: the container did not begin it. LOST: an at-most-once input that may
+have run on a container which no longer knows it, or died with it.
+"""
+
+START_FAILED = 5
+"""Status given by the dispatcher alone: no container could start."""
+
+REFUSED = 6
+"""Status given by the dispatcher alone: the pool is at its limits; the input never ran."""
+
+
+# Messages between a dispatcher and the controller: whole states, numbered (protocol rule 1).
+
+
+class Lease(NamedTuple):
+    """The right of one dispatcher to use one slot of a container, until returned, lost or taken back."""
+
+    number: int
+    """Used once, rises for ever: controller epoch times 2**40 plus a count."""
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSummary:
+    """Service times seen since the last report: how many, their sum, and at most 32 of them."""
+
+    count: int = 0
+    total_s: float = 0.0
+    sample_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one dispatcher holds, what waits there and what it asks for, of one pool."""
+
+    dispatcher_id: str
+    number: int
+    """Rises with every report of this dispatcher; a lower one than already seen is ignored."""
+    seen: int
+    """Number of the newest reply taken in; 0 before the first."""
+    held: tuple[Lease, ...] = ()
+    asked: int = 0
+    """Inputs asked for since birth."""
+    decided: int = 0
+    """Of those, the ones whose verdict was seen; `asked - decided` are open."""
+    admitted: int = 0
+    """Of the decided, the ones admitted."""
+    waiting: int = 0
+    """Admitted inputs not assigned to a slot; sent but unstarted ones included."""
+    assigned: int = 0
+    """Held slots with anything sent and not returned."""
+    resting: int = 0
+    """Of the waiting, those in a retry's back-off: they count in the limits, not in the demand."""
+    held_back: int = 0
+    """Inputs of maps that wait for room before they are asked for."""
+    arrived: int = 0
+    """Inputs submitted since birth."""
+    returned: tuple[tuple[int, float], ...] = ()
+    """(lease number, seconds its slot had been idle) of leases returned since the last report."""
+    service: ServiceSummary = field(default_factory=ServiceSummary)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing held, waiting or open: this dispatcher does not use the pool any more."""
+        open_asks = self.asked - self.decided
+        return not (self.held or self.waiting or self.assigned or open_asks or self.held_back)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What a caller may be told about the pool while it waits; rides along with replies, wakes nobody."""
+
+    ready: int = 0
+    starting: int = 0
+    waiting: int = 0
+    pending_limit: int = 0
+    max_containers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The leases one dispatcher may use, and the verdict on what it asked for."""
+
+    number: int
+    leases: tuple[Lease, ...]
+    decided: int
+    admitted: int
+    room: bool
+    """Under nine tenths of the pending limit: maps may ask."""
+    keep: int | None = None
+    """How many slots this dispatcher may keep, where others need some; None: all."""
+    notice: str | None = None
+    """Why inputs wait, where that takes more than time."""
+    failure: object = None
+    """Why no container can start; every input that waits here fails with it."""
+    next_in_s: float = 0.25
+    view: PoolView = PoolView()
+
+
+# Events of a Dispatch.
+
+
+@dataclass(frozen=True, slots=True)
+class InputsSubmitted:
+    input_ids: Sequence[int]
+    patient: bool = False
+    """Inputs of a map: they wait for room instead of being refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputsCancelled:
+    input_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    reply: Reply
+    report_number: int
+    """The report that it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReleased:
+    """The controller answered this report with nothing, since a newer one had come."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailed:
+    """The call that carried this report failed: the controller is away."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerLost:
+    """The controller died: whoever it knew reports to its successor, which waits for that (rule 9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReturned:
+    """The answer to `run`: accounts for every input of the batch, in its order."""
+
+    batch_id: int
+    statuses: bytes
+    payloads: Sequence[object]
+    sample_s: tuple[float, ...] = ()
+    busy_s: float = 0.0
+    ran: int = 0
+    bounced: bool = False
+    """The container took nothing of it: the lease it came under is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReclaimed:
+    """The answer to `reclaim`: positions in the batch that finished or were taken out, the running left out."""
+
+    batch_id: int
+    positions: tuple[int, ...]
+    statuses: bytes
+    payloads: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchUnreached:
+    """The call that carried the batch failed otherwise than by the container's death: it may have run."""
+
+    batch_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerLost:
+    """Ray's word that the container is dead (both machines)."""
+
+    container_id: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed (both machines)."""
+
+
+DispatchEvent = (
+    InputsSubmitted
+    | InputsCancelled
+    | ReplyReceived
+    | ReportReleased
+    | ReportFailed
+    | ControllerLost
+    | BatchReturned
+    | BatchReclaimed
+    | BatchUnreached
+    | ContainerLost
+    | Ticked
+)
+
+
+# Effects of a Dispatch.
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport:
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class SendBatch:
+    batch_id: int
+    lease: Lease
+    input_ids: tuple[int, ...]
+    again: bool = False
+    """Sent before under the same id, to the same container."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimBatch:
+    batch_id: int
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelInputs:
+    batch_id: int
+    container_id: str
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """These inputs are over; each input is named by exactly one Settle."""
+
+    input_ids: Sequence[int]
+    statuses: bytes
+    payloads: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetContainer:
+    """No lease of this container is held any more: its handle may be dropped."""
+
+    container_id: str
+
+
+DispatchEffect = SendReport | SendBatch | ReclaimBatch | CancelInputs | Settle | ForgetContainer
+
+
+# Events of a Pool.
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReceived:
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherLost:
+    """Ray's word that the caller's process is dead."""
+
+    dispatcher_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlaced:
+    """Ray gave the container a place; the user's code is not loaded yet."""
+
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerReady:
+    container_id: str
+    busy: tuple[int, ...] = ()
+    """Leases under which something is on it; empty but after a controller's restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The container was there and could not load the user's code; Ray's word of its death follows."""
+
+    container_id: str
+    failure: object
+    permanent: bool = False
+    """Another try cannot do better (the function does not unpickle there)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReleased:
+    """The container dropped the lease; nothing of it runs any more."""
+
+    container_id: str
+    lease_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    settings: AutoscalerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeChanged:
+    notice: str | None
+
+
+PoolEvent = (
+    ReportReceived
+    | DispatcherLost
+    | ContainerPlaced
+    | ContainerReady
+    | ContainerLost
+    | StartFailed
+    | LeaseReleased
+    | SettingsChanged
+    | NoticeChanged
+    | Ticked
+)
+
+
+# Effects of a Pool.
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReport:
+    dispatcher_id: str
+    report_number: int
+    reply: Reply | None
+    """None: released by a newer report; not a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    container_id: str
+    placed: bool
+    """False: Ray has not placed it, or it hangs; kill it instead of asking it to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLease:
+    container_id: str
+    lease_number: int
+
+
+PoolEffect = AnswerReport | StartContainer | StopContainer | ReleaseLease

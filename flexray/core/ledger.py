@@ -1,0 +1,194 @@
+"""Which containers a pool has, and which leases are out on them.
+
+One rule: a slot is free only when nobody can still believe to hold it; a container counts from the decision
+to start it until Ray says that it is dead (protocol rules 1, 2, 6, 15).
+
+```
+launched -> loading -> ready -> stopping -> (gone)
+   `-----------'---------'---------^   a crash: straight to gone
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+ANSWER_S = 15.0
+"""A container found by a restarted controller is left alone for this long, unless it answers before."""
+
+
+class State(Enum):
+    LAUNCHED = "launched"
+    """Ray has been asked for it and has not placed it."""
+    LOADING = "loading"
+    """Placed; the user's code is being loaded."""
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True)
+class Container:
+    container_id: str
+    state: State
+    launched_at: float
+    idle_since: float
+    draining: bool = False
+    """Nothing is granted on it any more; it stops when its last lease is back."""
+    found: bool = False
+    """Found by a restarted controller: its leases may be of an earlier epoch."""
+    leases: dict[int, LeaseOut] = field(default_factory=dict)
+
+    @property
+    def is_starting(self) -> bool:
+        return self.state in (State.LAUNCHED, State.LOADING)
+
+    def may_be_stopped(self, now: float) -> bool:
+        """Nothing can be running on it: no lease is out, and if it was found, it has had time to answer."""
+        answered = not (self.found and self.is_starting) or now - self.launched_at > ANSWER_S
+        return answered and not self.leases
+
+
+@dataclass(slots=True)
+class LeaseOut:
+    number: int
+    container: Container
+    holder: str | None
+    """Dispatcher id; None: the holder is dead, or unknown since the controller restarted."""
+    granted_at: float
+    listed_at: int | None = None
+    """Number of the first reply that listed it; None: no reply has."""
+    revoked_at: float | None = None
+    """When it stopped being listed."""
+    release_at: float | None = None
+    """When the container is asked (again) to drop it."""
+
+
+class Ledger:
+    """The containers of one pool by state, and the leases out, with the free slots in dispatch order.
+
+    Every change is O(1) in the number of containers.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        """Slots of each container."""
+        self.containers: dict[str, Container] = {}
+        self.leases: dict[int, LeaseOut] = {}
+        self.by_state: dict[State, dict[str, Container]] = {state: {} for state in State}
+        self.draining: dict[str, Container] = {}
+        """Ready containers that take nothing new and stop when their last lease is back."""
+        self.orphans: dict[int, LeaseOut] = {}
+        """Leases whose holder is dead, or has not reported since the controller restarted."""
+        self._room: list[dict[str, Container]] = [{} for _ in range(slots)]
+        # At index n: containers that may be granted, with n leases out, the most recently used last.
+
+    def __len__(self) -> int:
+        return len(self.containers)
+
+    def count(self, state: State) -> int:
+        return len(self.by_state[state])
+
+    @property
+    def ready(self) -> int:
+        """Ready containers that may be granted."""
+        return len(self.by_state[State.READY]) - len(self.draining)
+
+    @property
+    def idle(self) -> int:
+        """Ready containers with no lease out."""
+        return len(self._room[0])
+
+    # Containers.
+
+    def add(self, container_id: str, state: State, now: float, *, found: bool = False) -> Container:
+        container = Container(container_id, state, now, now, found=found)
+        self.containers[container_id] = container
+        self.by_state[state][container_id] = container
+        return container
+
+    def set_state(self, container: Container, state: State) -> None:
+        self._leave_room(container)
+        del self.by_state[container.state][container.container_id]
+        self.by_state[state][container.container_id] = container
+        container.draining = False
+        self.draining.pop(container.container_id, None)
+        container.state = state
+        self._enter_room(container)
+
+    def drain(self, container: Container) -> None:
+        """Grant nothing on this ready container any more."""
+        self._leave_room(container)
+        container.draining = True
+        self.draining[container.container_id] = container
+
+    def remove(self, container: Container) -> list[LeaseOut]:
+        """Forget a dead container; returns the leases that died with it."""
+        self._leave_room(container)
+        del self.containers[container.container_id]
+        del self.by_state[container.state][container.container_id]
+        self.draining.pop(container.container_id, None)
+        for number in container.leases:
+            del self.leases[number]
+            self.orphans.pop(number, None)
+        return list(container.leases.values())
+
+    def least_recently_used(self) -> Container | None:
+        """The idle container that has been idle longest."""
+        return next(iter(self._room[0].values()), None)
+
+    def busiest_to_drain(self) -> Container | None:
+        """A ready container with leases that may be drained: the one with the fewest leases."""
+        for containers in self._room:
+            for container in containers.values():
+                return container
+        full = self.by_state[State.READY].values()
+        return next((c for c in full if not c.draining), None)
+
+    # Leases.
+
+    def fullest_with_room(self) -> Container | None:
+        """Where the next lease goes: the fullest container, ties to the most recently used."""
+        for containers in reversed(self._room):
+            if containers:
+                return containers[next(reversed(containers))]
+        return None
+
+    def grant(self, number: int, container: Container, holder: str | None, now: float) -> LeaseOut:
+        self._leave_room(container)
+        lease = LeaseOut(number, container, holder, now)
+        container.leases[number] = lease
+        self.leases[number] = lease
+        if holder is None:
+            self.orphans[number] = lease
+        self._enter_room(container)
+        return lease
+
+    def orphan(self, lease: LeaseOut) -> None:
+        """Its holder is dead."""
+        lease.holder = None
+        self.orphans[lease.number] = lease
+
+    def claim(self, lease: LeaseOut, holder: str) -> None:
+        """An orphan's holder has reported."""
+        lease.holder, lease.listed_at, lease.revoked_at, lease.release_at = holder, 0, None, None
+        del self.orphans[lease.number]
+
+    def free(self, lease: LeaseOut, idle_since: float) -> None:
+        """Take back a lease that nobody can use any more; its slot has been idle since then."""
+        container = lease.container
+        self._leave_room(container)
+        del container.leases[lease.number]
+        del self.leases[lease.number]
+        self.orphans.pop(lease.number, None)
+        container.idle_since = max(container.idle_since, idle_since)
+        self._enter_room(container)
+
+    def _leave_room(self, container: Container) -> None:
+        if len(container.leases) < self.slots:
+            self._room[len(container.leases)].pop(container.container_id, None)
+
+    def _enter_room(self, container: Container) -> None:
+        grantable = container.state is State.READY and not container.draining
+        if grantable and len(container.leases) < self.slots:
+            self._room[len(container.leases)][container.container_id] = container

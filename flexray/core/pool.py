@@ -1,0 +1,448 @@
+"""One pool at the controller: who may use which container, how many containers there are.
+
+One rule: every event is taken in whole, then slots are shared, containers started or stopped, and parked
+reports answered, in that order and in the same event (protocol rule 4). An input that needs a container has
+one decided upon before its report's handling ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flexray.config import AutoscalerSettings, Limits
+from flexray.core.admission import admissible, has_room
+from flexray.core.callers import Caller, Callers
+from flexray.core.events import (
+    AnswerReport,
+    ContainerLost,
+    ContainerPlaced,
+    ContainerReady,
+    DispatcherLost,
+    Lease,
+    LeaseReleased,
+    NoticeChanged,
+    PoolEffect,
+    PoolEvent,
+    PoolView,
+    ReleaseLease,
+    Reply,
+    Report,
+    ReportReceived,
+    SettingsChanged,
+    StartFailed,
+    Ticked,
+)
+from flexray.core.ledger import Container, Ledger, LeaseOut, State
+from flexray.core.scaling import Scaling
+
+EPOCH = 1 << 40
+"""Lease and reply numbers are epoch * EPOCH + count, so that they rise over controller restarts."""
+TICK_S = 0.250
+ANSWER_AFTER_S = 10.0
+"""A parked report is answered after this long, whatever has changed."""
+UNLIST_PATIENCE_S = 1.0
+"""A revoked lease that no report has seen gone by then is released at the container (rule 2)."""
+RELEASE_REPEAT_S = 2.0
+SILENT_TICKS = 20
+"""Ticks without a parked report after which a dispatcher is cut off: 5 s of the controller's own time."""
+RECOVERY_S = 15.0
+FORGET_S = 60.0
+"""An empty dispatcher's numbers are kept this long, so that a late report is known to be late."""
+SHARE_EVERY_S = 0.020
+SHARING_TICK_S = 0.050
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """What a pool is born with."""
+
+    name: str
+    """Containers are called `name#1`, `name#2`, ..."""
+    epoch: int
+    settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
+    limits: Limits = field(default_factory=Limits)
+    slots: int = 1
+    startup_timeout_s: float = 300.0
+    first_container: int = 1
+    """Number of the first container, above those of an earlier epoch."""
+    found: tuple[str, ...] = ()
+    """After a restart: the containers that Ray lists, none of which has answered yet."""
+    expected_dispatchers: tuple[str, ...] = ()
+    """After a restart: those in the store. Until each has seen a reply of this controller or is dead, nothing
+    new is admitted and nothing is stopped."""
+
+
+class Pool:
+    """The state machine of one pool. `handle(event, now)` returns effects; `now` is monotonic seconds."""
+
+    def __init__(self, config: PoolConfig, now: float) -> None:
+        self.config = config
+        self.ledger = Ledger(config.slots)
+        self.callers = Callers()
+        self._next_container = config.first_container
+        self.scaling = Scaling(
+            self.ledger, self.callers, config.settings, config.startup_timeout_s, self._name_container
+        )
+        self._next_lease = config.epoch * EPOCH
+        self._next_reply = config.epoch * EPOCH
+        self._notice: str | None = None
+        self._expected = dict.fromkeys(config.expected_dispatchers)
+        self._recovers_until = now + RECOVERY_S
+        self._changed: dict[str, None] = {}
+        """Dispatchers whose answer may have changed in this event."""
+        self._shared_at = float("-inf")
+        self._had_room = True
+        self._effects: list[PoolEffect] = []
+        for container_id in config.found:
+            self._adopt(container_id, now)
+
+    @property
+    def recovering(self) -> bool:
+        return bool(self._expected)
+
+    @property
+    def is_sharing(self) -> bool:
+        """Somebody waits for a slot that another holds: tick every SHARING_TICK_S."""
+        return self.callers.any_wanting
+
+    def handle(self, event: PoolEvent, now: float) -> list[PoolEffect]:
+        """Take in one event; return the effects, in the order in which to perform them."""
+        match event:
+            case ReportReceived(report):
+                self._take_report(report, now)
+            case Ticked():
+                self._tick(now)
+            case ContainerPlaced(container_id):
+                if (container := self.ledger.containers.get(container_id)) is not None:
+                    self.scaling.placed(container)
+            case ContainerReady():
+                self._take_ready(event, now)
+            case ContainerLost(container_id):
+                self._lose_container(container_id, now)
+            case StartFailed():
+                self._take_failed_start(event, now)
+            case LeaseReleased(_, lease_number):
+                if (lease := self.ledger.leases.get(lease_number)) is not None:
+                    self._free(lease, now)
+            case DispatcherLost(dispatcher_id):
+                self._lose_dispatcher(dispatcher_id, now)
+            case SettingsChanged(settings):
+                self.scaling.settings = settings
+            case NoticeChanged(notice):
+                self._notice = notice
+                self._changed.update((i, None) for i, _ in self.callers)
+        self._share(now)
+        ticked = isinstance(event, Ticked | SettingsChanged)
+        self._effects += self.scaling.run(now, ticked=ticked, may_shrink=not self.recovering)
+        self._stop_drained(now)
+        self._answer(now)
+        effects, self._effects = self._effects, []
+        return effects
+
+    # Reports.
+
+    def _take_report(self, report: Report, now: float) -> None:
+        dispatcher_id = report.dispatcher_id
+        caller = self.callers.get(dispatcher_id) or self.callers.add(report, now)
+        if report.number <= caller.report.number:
+            self._effects.append(AnswerReport(dispatcher_id, report.number, None))
+            return
+        if caller.parked_at is not None:
+            self._effects.append(AnswerReport(dispatcher_id, caller.report.number, None))
+        if report.seen >= self.config.epoch * EPOCH:
+            # From now on it ignores what an earlier controller may still have on its way to it.
+            self._expected.pop(dispatcher_id, None)
+        arrived = max(0, report.arrived - caller.report.arrived)
+        self.scaling.arrivals.add(arrived, now)
+        if report.service.count:
+            service = report.service
+            self.scaling.service.add_summary(service.count, service.total_s, service.sample_s)
+        self.callers.take_report(caller, report)
+        self.scaling.occupancy.observe(self.callers.assigned, now, arrived)
+        caller.parked_at, caller.silent_ticks, caller.cut_off = now, 0, False
+        caller.empty_since = now if report.is_empty else None
+        if caller.failure_in is not None and report.seen >= caller.failure_in:
+            caller.failure = caller.failure_in = None
+        self._take_held(caller, report, now)
+        self._admit(dispatcher_id, caller)
+        self._changed[dispatcher_id] = None
+
+    def _take_held(self, caller: Caller, report: Report, now: float) -> None:
+        """A lease that the report must have seen and does not hold is free (rule 1)."""
+        held = {lease.number for lease in report.held}
+        idle_s = dict(report.returned)
+        for leases in (caller.leases, caller.revoked):
+            for lease in list(leases.values()):
+                shown = lease.listed_at is not None and lease.listed_at <= report.seen
+                if shown and lease.number not in held:
+                    self._free(lease, now, idle_s.get(lease.number, 0.0))
+        for held_lease in report.held:
+            if held_lease.number < self.config.epoch * EPOCH:
+                self._claim(caller, report, held_lease, now)
+        caller.unseen_leases = sum(_is_unseen(lease, caller) for lease in caller.leases.values())
+        if not caller.leases and held:
+            caller.without_since = now
+
+    def _claim(self, caller: Caller, report: Report, held: Lease, now: float) -> None:
+        """List a lease of an earlier epoch again, while its container has room (rule 9)."""
+        lease = self.ledger.leases.get(held.number)
+        if lease is None:
+            container = self.ledger.containers.get(held.container_id)
+            if container is None or not container.found or container.state is State.STOPPING:
+                return
+            if len(container.leases) >= self.ledger.slots:
+                return
+            lease = self.ledger.grant(held.number, container, None, now)
+        if lease.holder is None:
+            self.ledger.claim(lease, report.dispatcher_id)
+            caller.leases[lease.number] = lease
+
+    def _admit(self, dispatcher_id: str, caller: Caller) -> None:
+        self.callers.recount(dispatcher_id, caller)
+        open_asks = caller.report.asked - caller.decided
+        if open_asks <= 0 or self.recovering:
+            return
+        caller.admitted += admissible(open_asks, self.callers.used, self.config.limits)
+        caller.decided = caller.report.asked
+        self.callers.recount(dispatcher_id, caller)
+        self._changed[dispatcher_id] = None
+
+    # Leases.
+
+    def _share(self, now: float) -> None:
+        """Give free slots to the neediest; where none is free, ask holders to give some back."""
+        while (needy := self.callers.neediest()) is not None:
+            container = self.ledger.fullest_with_room()
+            if container is None:
+                break
+            dispatcher_id, caller = needy
+            self._next_lease += 1
+            lease = self.ledger.grant(self._next_lease, container, dispatcher_id, now)
+            self.callers.take_grant(dispatcher_id, caller, lease, now)
+            self._changed[dispatcher_id] = None
+        if not self.callers.any_wanting:
+            self._changed.update(dict.fromkeys(self.callers.end_sharing()))
+        elif now - self._shared_at >= SHARE_EVERY_S:
+            self._shared_at = now
+            self._changed.update(dict.fromkeys(self.callers.share(now)))
+
+    def _free(self, lease: LeaseOut, now: float, idle_s: float = 0.0) -> None:
+        self.ledger.free(lease, now - idle_s)
+        caller = None if lease.holder is None else self.callers.get(lease.holder)
+        if caller is None or lease.holder is None:
+            return
+        caller.leases.pop(lease.number, None)
+        caller.revoked.pop(lease.number, None)
+        if not caller.leases:
+            caller.without_since = now
+        self._changed[lease.holder] = None
+        self.callers.recount(lease.holder, caller)
+
+    def _revoke(self, lease: LeaseOut, now: float) -> None:
+        """Stop listing it; free at once where no reply has listed it (rule 2)."""
+        if lease.revoked_at is not None:
+            return
+        lease.revoked_at = now
+        lease.release_at = now + UNLIST_PATIENCE_S
+        caller = None if lease.holder is None else self.callers.get(lease.holder)
+        if caller is None or lease.holder is None:
+            return
+        caller.leases.pop(lease.number, None)
+        caller.revoked[lease.number] = lease
+        caller.unseen_leases -= _is_unseen(lease, caller)
+        self._changed[lease.holder] = None
+        if lease.listed_at is None:
+            self._free(lease, now)
+        self.callers.recount(lease.holder, caller)
+
+    def _release_overdue(self, now: float) -> None:
+        revoked = [lease for _, caller in self.callers for lease in caller.revoked.values()]
+        for lease in revoked + list(self.ledger.orphans.values()):
+            if lease.release_at is not None and now >= lease.release_at:
+                self._release(lease, now)
+
+    def _release(self, lease: LeaseOut, now: float) -> None:
+        """Ask the container to drop the lease, again and again until it has answered."""
+        lease.release_at = now + RELEASE_REPEAT_S
+        self._effects.append(ReleaseLease(lease.container.container_id, lease.number))
+
+    # Containers.
+
+    def _name_container(self) -> str:
+        number = self._next_container
+        self._next_container += 1
+        return f"{self.config.name}#{number}"
+
+    def _adopt(self, container_id: str, now: float) -> None:
+        self.ledger.add(container_id, State.LAUNCHED, now, found=True)
+        number = int(container_id.rpartition("#")[2])
+        self._next_container = max(self._next_container, number + 1)
+
+    def _take_ready(self, event: ContainerReady, now: float) -> None:
+        container = self.ledger.containers.get(event.container_id)
+        if container is None or not container.is_starting:
+            return
+        for number in event.busy:
+            if number not in self.ledger.leases:
+                self.ledger.grant(number, container, None, now)
+        self.scaling.became_ready(container, now)
+
+    def _take_failed_start(self, event: StartFailed, now: float) -> None:
+        container = self.ledger.containers.get(event.container_id)
+        if container is None or not container.is_starting:
+            return
+        self.ledger.set_state(container, State.STOPPING)
+        self.scaling.start_failed(event.failure, now, permanent=event.permanent)
+
+    def _lose_container(self, container_id: str, now: float) -> None:
+        container = self.ledger.containers.get(container_id)
+        if container is None:
+            return
+        if container.is_starting and not container.found:
+            self.scaling.start_failed("the container died while it was starting", now)
+        for lease in self.ledger.remove(container):
+            caller = None if lease.holder is None else self.callers.get(lease.holder)
+            if caller is not None and lease.holder is not None:
+                if caller.leases.pop(lease.number, None) is not None:
+                    caller.unseen_leases -= _is_unseen(lease, caller)
+                caller.revoked.pop(lease.number, None)
+                self._changed[lease.holder] = None
+                self.callers.recount(lease.holder, caller)
+
+    def _stop_drained(self, now: float) -> None:
+        for container in list(self.ledger.draining.values()):
+            for lease in list(container.leases.values()):
+                self._revoke(lease, now)
+            if not container.leases:
+                self._effects.append(self.scaling.stop(container))
+
+    # Dispatchers.
+
+    def _lose_dispatcher(self, dispatcher_id: str, now: float) -> None:
+        self._expected.pop(dispatcher_id, None)
+        caller = self.callers.remove(dispatcher_id)
+        if caller is None:
+            return
+        for lease in [*caller.leases.values(), *caller.revoked.values()]:
+            if lease.listed_at is None:
+                self.ledger.free(lease, now)
+            else:
+                self.ledger.orphan(lease)
+                self._release(lease, now)
+
+    def _tick(self, now: float) -> None:
+        if self._expected and now >= self._recovers_until:
+            self._expected.clear()
+        if not self.recovering:
+            for lease in self.ledger.orphans.values():
+                if lease.release_at is None:
+                    lease.release_at = now
+        for dispatcher_id, caller in list(self.callers):
+            self._tick_caller(dispatcher_id, caller, now)
+        self._release_overdue(now)
+
+    def _tick_caller(self, dispatcher_id: str, caller: Caller, now: float) -> None:
+        if caller.empty_since is not None and not (caller.leases or caller.revoked):
+            if now - caller.empty_since > FORGET_S:
+                self.callers.remove(dispatcher_id)
+            return
+        if caller.parked_at is None:
+            caller.silent_ticks += 1
+            if caller.silent_ticks == SILENT_TICKS:
+                caller.cut_off = True
+                for lease in list(caller.leases.values()):
+                    self._revoke(lease, now)
+                self.callers.recount(dispatcher_id, caller)
+        elif now - caller.parked_at >= ANSWER_AFTER_S:
+            self._changed[dispatcher_id] = None
+        if caller.report.asked > caller.decided:
+            self._admit(dispatcher_id, caller)
+
+    def silent(self) -> list[str]:
+        """Dispatchers that have not reported for a while: ask Ray whether they live."""
+        return [i for i, caller in self.callers if caller.silent_ticks >= SILENT_TICKS // 4]
+
+    # Answers.
+
+    def _answer(self, now: float) -> None:
+        if self.scaling.take_give_up():
+            for dispatcher_id, caller in self.callers:
+                if (caller.need or caller.report.held_back) and caller.failure is None:
+                    caller.failure = self.scaling.failure
+                    self._changed[dispatcher_id] = None
+        room = has_room(self.callers.used, self.config.limits)
+        changed, self._changed = self._changed, {}
+        if room and not self._had_room:
+            changed.update((i, None) for i, caller in self.callers if caller.report.held_back)
+        self._had_room = room
+        for dispatcher_id in changed:
+            caller = self.callers.get(dispatcher_id)
+            if caller is not None and caller.parked_at is not None:
+                self._answer_caller(dispatcher_id, caller, room, now)
+
+    def _answer_caller(self, dispatcher_id: str, caller: Caller, room: bool, now: float) -> None:
+        report, newest = caller.report, caller.newest
+        leases = tuple([Lease(n, lease.container.container_id) for n, lease in caller.leases.items()])
+        content = (leases, caller.decided, caller.admitted, caller.keep, self._notice, caller.failure, room)
+        same = newest is not None and content == _content(newest)
+        if same and newest is not None and report.seen >= newest.number:
+            if report.is_empty:
+                caller.parked_at = None
+                self._effects.append(AnswerReport(dispatcher_id, report.number, None))
+                return
+            if caller.parked_at is not None and now - caller.parked_at < ANSWER_AFTER_S:
+                return
+        if same and newest is not None and report.seen < newest.number:
+            reply = newest
+        else:
+            reply = self._make_reply(caller, leases, room)
+        caller.newest, caller.parked_at = reply, None
+        self._effects.append(AnswerReport(dispatcher_id, report.number, reply))
+
+    def _make_reply(self, caller: Caller, leases: tuple[Lease, ...], room: bool) -> Reply:
+        self._next_reply += 1
+        number = self._next_reply
+        for lease in caller.leases.values():
+            if lease.listed_at is None:
+                lease.listed_at = number
+        if caller.failure is not None:
+            caller.failure_in = number
+        return Reply(
+            number=number,
+            leases=leases,
+            decided=caller.decided,
+            admitted=caller.admitted,
+            room=room,
+            keep=caller.keep,
+            notice=self._notice,
+            failure=caller.failure,
+            next_in_s=max(TICK_S, len(self.callers) / 1000),
+            view=self.view(),
+        )
+
+    def view(self) -> PoolView:
+        """What callers may be told about the pool."""
+        return PoolView(
+            ready=self.ledger.ready,
+            starting=self.ledger.count(State.LAUNCHED) + self.ledger.count(State.LOADING),
+            waiting=self.callers.used.pending,
+            pending_limit=self.config.limits.pending,
+            max_containers=self.scaling.settings.max_containers,
+        )
+
+
+def _is_unseen(lease: LeaseOut, caller: Caller) -> bool:
+    """Whether no report of its holder can know of this lease yet."""
+    return lease.listed_at is None or lease.listed_at > caller.report.seen
+
+
+def _content(reply: Reply) -> tuple[object, ...]:
+    return (
+        reply.leases,
+        reply.decided,
+        reply.admitted,
+        reply.keep,
+        reply.notice,
+        reply.failure,
+        reply.room,
+    )

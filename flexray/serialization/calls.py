@@ -1,0 +1,84 @@
+"""Arguments and results.
+
+One rule: an error names the argument or the result, its type, and what to pass or return instead. Arguments
+take along what they use from the user's own files, since those may be missing where they arrive. Results name
+modules that are really imported there, so that a class stays the same class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from flexray.errors import SerializationError
+from flexray.serialization.failures import first_line, packing_failure, type_name, unpacking_error
+from flexray.serialization.values import Packed, pack, unpack
+
+
+def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
+    """The arguments of one input.
+
+    Raises:
+        SerializationError: An argument cannot be packed; the message names it and its type.
+    """
+    try:
+        return pack((args, kwargs), users_files_by_value=True)
+    except Exception as error:
+        raise _argument_error(args, kwargs, error) from error
+
+
+def unpack_call(
+    packed: Packed, references: Sequence[Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments again, by position and by keyword.
+
+    Raises:
+        DeserializationError: They cannot be unpacked here; the message names the missing module or the cause.
+    """
+    try:
+        return cast(tuple[tuple[Any, ...], dict[str, Any]], unpack(packed, references))
+    except Exception as error:
+        hint = 'containers get packages with runtime_env={"pip": [...]}'
+        raise unpacking_error("the arguments", error, hint) from error
+
+
+def pack_result(value: object) -> Packed:
+    """The result of one input.
+
+    Raises:
+        SerializationError: It cannot be packed; the message names its type.
+    """
+    try:
+        return pack(value)
+    except Exception as error:
+        message = f"the result, of type {type_name(type(value))}, cannot be packed: {first_line(error)}"
+        raise SerializationError(
+            message, "return plain data, or write it to storage and return its path"
+        ) from error
+
+
+def unpack_result(packed: Packed) -> Any:
+    """The result again.
+
+    Raises:
+        DeserializationError: It cannot be unpacked here; the message names the missing module or the cause.
+    """
+    try:
+        return unpack(packed)
+    except Exception as error:
+        hint = "install in the caller what the function uses, or return plain data"
+        raise unpacking_error("the result", error, hint) from error
+
+
+def _argument_error(args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> SerializationError:
+    named = [(f"argument {position}", value) for position, value in enumerate(args, start=1)]
+    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for name, value in named:
+        failure = packing_failure(value)
+        if failure is not None:
+            message = f"{name}, of type {type_name(type(value))}, cannot be packed: {first_line(failure)}"
+            break
+    else:
+        message = f"the arguments cannot be packed together: {first_line(error)}"
+    hint = "pass what describes it, as a path or an address, and open it inside the function"
+    return SerializationError(message, hint)
