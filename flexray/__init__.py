@@ -1,0 +1,56 @@
+"""FlexRay: serverless containers on a Ray cluster of your own.
+
+    import flexray
+
+    app = flexray.App("squares")
+
+    @app.function(max_containers=4)
+    def square(x):
+        return x * x
+
+    with app.run():
+        print(list(square.map(range(10))))
+"""
+
+from flexray.app import App
+from flexray.config import Limits, Retries
+from flexray.context import current_attempt, current_input_id, is_local
+from flexray.errors import (
+    ContainerStartError,
+    DeserializationError,
+    Error,
+    ExecutionError,
+    FunctionTimeoutError,
+    InputCancelledError,
+    InputLostError,
+    InvalidError,
+    NotFoundError,
+    OutputExpiredError,
+    ResourceExhaustedError,
+    SerializationError,
+)
+from flexray.function import Function
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "ContainerStartError",
+    "DeserializationError",
+    "Error",
+    "ExecutionError",
+    "Function",
+    "FunctionTimeoutError",
+    "InputCancelledError",
+    "InputLostError",
+    "InvalidError",
+    "Limits",
+    "NotFoundError",
+    "OutputExpiredError",
+    "ResourceExhaustedError",
+    "Retries",
+    "SerializationError",
+    "current_attempt",
+    "current_input_id",
+    "is_local",
+]

@@ -8,10 +8,13 @@ One rule: both forms take the same arguments; which one runs is decided by how i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from flexray.errors import InvalidError
+
+logger = logging.getLogger("flexray")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,8 +57,12 @@ class DualIterator(Generic[T]):
     """
 
     def __init__(
-        self, blocking: Callable[[], Iterator[T]], asynchronous: Callable[[], AsyncIterator[T]]
+        self,
+        blocking: Callable[[], Iterator[T]],
+        asynchronous: Callable[[], AsyncIterator[T]],
+        name: str = "a map",
     ) -> None:
+        self._name = name
         self._make_blocking = blocking
         self._make_asynchronous = asynchronous
         self._blocking: Iterator[T] | None = None
@@ -65,6 +72,10 @@ class DualIterator(Generic[T]):
     def started(self) -> bool:
         """Whether an item was ever asked for."""
         return self._blocking is not None or self._asynchronous is not None
+
+    def __del__(self) -> None:
+        if not self.started:
+            logger.warning("the outputs of %s were never read, so none of its inputs ran", self._name)
 
     def __iter__(self) -> Self:
         self._start_blocking()
@@ -112,18 +123,26 @@ class DualIterator(Generic[T]):
 class DualIterable(Generic[P, T]):
     """A callable whose outputs are read with `for` or `async for`; its `.aio` is for `async for` alone."""
 
-    __slots__ = ("_asynchronous", "_blocking")
+    __slots__ = ("_asynchronous", "_blocking", "_check", "_name")
 
     def __init__(
-        self, blocking: Callable[P, Iterator[T]], asynchronous: Callable[P, AsyncIterator[T]]
+        self,
+        blocking: Callable[P, Iterator[T]],
+        asynchronous: Callable[P, AsyncIterator[T]],
+        name: str = "a map",
+        check: Callable[P, object] | None = None,
     ) -> None:
+        self._name = name
+        self._check = check  # Runs at the call, so that a wrong use is told there and not in the loop.
         self._blocking = blocking
         self._asynchronous = asynchronous
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> DualIterator[T]:
         """The outputs, for either kind of loop."""
+        if self._check is not None:
+            self._check(*args, **kwargs)
         return DualIterator(
-            lambda: self._blocking(*args, **kwargs), lambda: self._asynchronous(*args, **kwargs)
+            lambda: self._blocking(*args, **kwargs), lambda: self._asynchronous(*args, **kwargs), self._name
         )
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:

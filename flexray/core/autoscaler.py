@@ -111,7 +111,7 @@ def idle_limit_s(facts: Facts, idle: int) -> float | None:
     |---|---|
     | more ready than max_containers | 0 |
     | no more ready than min_containers | stays |
-    | active and no more idle than buffer_containers | stays |
+    | active and no more idle than buffer_containers, or the last one | stays |
     | substantially overprovisioned: ready > max(min, hold, 1) | two cold starts, within 2..window |
     | otherwise, and so always for the last container | the window |
     """
@@ -121,7 +121,7 @@ def idle_limit_s(facts: Facts, idle: int) -> float | None:
     if facts.ready <= settings.min_containers:
         return None
     active = facts.active or facts.demand > 0 or facts.assigned > 0
-    if active and idle <= settings.buffer_containers:
+    if active and (idle <= settings.buffer_containers or facts.ready == 1):
         return None
     if facts.ready > max(settings.min_containers, hold_containers(facts), 1):
         return early_idle_s(settings, facts.cold_start_s)

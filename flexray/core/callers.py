@@ -36,6 +36,8 @@ class Caller:
     """Of the listed, those that no report has seen."""
     counted_unseen: int = 0
     """`unseen_leases` as it stands in the pool's sum."""
+    counted_assigned: int = 0
+    """Assigned slots as they stand in the pool's sum: those of leases that are out, so none on the dead."""
     keep: int | None = None
     without_since: float = 0.0
     """When it last had no slot; ties go to whoever has been without longest."""
@@ -90,16 +92,12 @@ class Callers:
         if caller is not None:
             self._wanting.pop(dispatcher_id, None)
             self._sharing.pop(dispatcher_id, None)
-            self.assigned -= caller.report.assigned
+            self.assigned -= caller.counted_assigned
             self.demand -= caller.need
             self.unseen_leases -= caller.counted_unseen
             self.used.pending -= caller.used.pending
             self.used.total -= caller.used.total
         return caller
-
-    def take_report(self, caller: Caller, report: Report) -> None:
-        self.assigned += report.assigned - caller.report.assigned
-        caller.report = report
 
     def take_grant(self, dispatcher_id: str, caller: Caller, lease: LeaseOut, now: float) -> None:
         """It has a lease more, which it may keep: a slot was free, so nobody needed it more."""
@@ -117,9 +115,12 @@ class Callers:
             self._sharing.pop(dispatcher_id, None)
         report = caller.report
         unseen = caller.admitted - report.admitted
-        idle = len(caller.leases) + len(caller.revoked) - report.assigned
+        out = len(caller.leases) + len(caller.revoked)
+        assigned = min(report.assigned, out)
+        self.assigned += assigned - caller.counted_assigned
+        caller.counted_assigned = assigned
         used = occupied(
-            waiting=report.waiting, unseen=unseen, assigned=report.assigned, idle_slots=max(0, idle)
+            waiting=report.waiting, unseen=unseen, assigned=report.assigned, idle_slots=out - assigned
         )
         self.used.pending += used.pending - caller.used.pending
         self.used.total += used.total - caller.used.total

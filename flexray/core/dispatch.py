@@ -175,6 +175,17 @@ class Dispatch:
         """Number of the attempt under way, from 1."""
         return self._attempts.get(input_id, 1)
 
+    def later_attempts(self, input_ids: Sequence[int]) -> dict[int, int]:
+        """Input id to attempt, of those that are not on their first."""
+        if not self._attempts:
+            return {}
+        return {i: self._attempts[i] for i in input_ids if i in self._attempts}
+
+    @property
+    def held_back(self) -> int:
+        """Inputs of maps that wait for room before they are asked for."""
+        return len(self._held_back)
+
     def set_size(self, input_id: int, size_bytes: int) -> None:
         """Tell the packed size of an input before it is submitted; small ones need not be told."""
         self._sizing.set_size(input_id, size_bytes)
@@ -241,6 +252,7 @@ class Dispatch:
         reply = event.reply
         self._reporting.answered(event.report_number)
         if reply.number <= self._tally.seen:
+            self._forget_unheld(reply.leases)
             return  # Late or repeated.
         self._tally.seen = reply.number
         self.last_reply = reply
@@ -275,6 +287,7 @@ class Dispatch:
 
     def _take_leases(self, leases: tuple[Lease, ...], now: float) -> None:
         listed = set()
+        stale: list[Lease] = []
         newest = self._newest_lease
         for lease in leases:
             listed.add(lease.number)
@@ -284,9 +297,17 @@ class Dispatch:
                 self._held_of[lease.container_id] = self._held_of.get(lease.container_id, 0) + 1
                 self._reporting.held_changed = True
                 newest = max(newest, lease.number)
+            elif lease.number not in self._slots:
+                stale.append(lease)
         self._newest_lease = newest
         for slot in [slot for number, slot in self._slots.items() if number not in listed]:
             self._leave(slot, now)
+        self._forget_unheld(stale)
+
+    def _forget_unheld(self, leases: Iterable[Lease]) -> None:
+        """A reply that crossed with a return brought the handle of a container that is not used any more."""
+        unheld = {lease.container_id: None for lease in leases if lease.container_id not in self._held_of}
+        self._effects += [ForgetContainer(container_id) for container_id in unheld]
 
     def _share(self, now: float) -> None:
         """Give slots back until no more than `keep` are left, idle ones first (rule 11)."""
@@ -361,7 +382,9 @@ class Dispatch:
         if ends_at is not None and overdue_at is not None:
             heappush(self._endings, (ends_at, batch_id))
             heappush(self._overdue, (overdue_at, batch_id))
-        self._effects.append(SendBatch(batch_id, slot.lease, input_ids))
+        self._effects.append(
+            SendBatch(batch_id, slot.lease, input_ids, oldest_open=slot.batches[0].batch_id)
+        )
 
     # Answers.
 
@@ -503,6 +526,8 @@ class Dispatch:
     def _run_timers(self, now: float) -> None:
         while self._resting and self._resting[0][0] <= now:
             self._queue.append(heappop(self._resting)[1])
+        while self._endings and self._endings[0][1] not in self._batches:
+            heappop(self._endings)  # Otherwise calls that never queue would leave theirs here for ever.
         while self._overdue and self._overdue[0][0] <= now:
             batch = self._batches.get(heappop(self._overdue)[1])
             if batch is not None and batch.slot.batches[0] is batch:
@@ -533,7 +558,10 @@ class Dispatch:
             return
         lease = batch.slot.lease
         if key < 0:
-            self._effects.append(SendBatch(batch.batch_id, lease, batch.input_ids, again=True))
+            oldest_open = batch.slot.batches[0].batch_id
+            self._effects.append(
+                SendBatch(batch.batch_id, lease, batch.input_ids, again=True, oldest_open=oldest_open)
+            )
             return
         if batch.cancels:
             self._effects.append(CancelInputs(batch.batch_id, lease.container_id, tuple(batch.cancels)))

@@ -237,6 +237,8 @@ class SendBatch:
     input_ids: tuple[int, ...]
     again: bool = False
     """Sent before under the same id, to the same container."""
+    oldest_open: int = 0
+    """Batches under this lease with lower ids have been answered: the container may forget them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from flexray.core.events import CANCELLED, LOST, UNSTARTED
 
 KEEP_ANSWER_S = 600.0
-RELEASED_KEPT = 4096
+LEASES_KEPT = 4096
+"""Leases, of those that came here, of which something is remembered."""
 
 BatchKey = tuple[str, int]
 """(dispatcher id, batch id): a batch has an id for ever."""
@@ -46,6 +48,10 @@ class Work:
     """Positions that the caller gave up: dropped when their turn comes."""
     bounced: bool = False
     over_at: float | None = None
+    busy_s: float = 0.0
+    """How long its inputs have run, together."""
+    sample_s: list[float] = field(default_factory=list)
+    """How long some of them ran."""
 
     def take(self) -> int | None:
         """The next position to run; None: nothing is left to begin."""
@@ -87,6 +93,8 @@ class Occupancy:
         self._answered: dict[BatchKey, Work] = {}  # The longest over first.
         self._answered_of: dict[int, deque[Work]] = {}
         self._released: dict[int, None] = {}
+        self._oldest_open: dict[int, int] = {}
+        # By lease: batches with lower ids have been answered, and their answers have arrived.
 
     @property
     def busy(self) -> tuple[int, ...]:
@@ -102,13 +110,22 @@ class Occupancy:
         return self._works.get(key)
 
     def arrive(
-        self, key: BatchKey, lease_number: int, count: int, now: float, *, again: bool, at_most_once: bool
+        self,
+        key: BatchKey,
+        lease_number: int,
+        count: int,
+        now: float,
+        *,
+        oldest_open: int = 0,
+        again: bool,
+        at_most_once: bool,
     ) -> tuple[Arrival, Work]:
         """Take in a batch, or a repeat of it.
 
         | batch | lease | arrival |
         |---|---|---|
         | known | any | KNOWN |
+        | its answer has arrived long ago (a late repeat) | any | BOUNCES |
         | sent again, at most once, not known | any | BOUNCES, its inputs LOST |
         | new | released, or container retiring | BOUNCES |
         | new | has a batch under way | FOLLOWS |
@@ -118,12 +135,13 @@ class Occupancy:
         known = self._works.get(key)
         if known is not None:
             return Arrival.KNOWN, known
-        self._forget_answered(lease_number, now)
+        self._forget_answered(lease_number, oldest_open, now)
         work = Work(key, lease_number, count, deque(range(count)), [None] * count, [None] * count)
         lost = again and at_most_once
         line = self._lines.get(lease_number)
         full = line is None and len(self._lines) >= self.slots
-        if lost or self.retiring or lease_number in self._released or full:
+        late = key[1] < self._oldest_open[lease_number]
+        if lost or late or full or self.retiring or lease_number in self._released:
             work.drop_todo(LOST if lost else UNSTARTED)
             work.bounced = True
             self._works[key] = work
@@ -164,8 +182,7 @@ class Occupancy:
     def release(self, lease_number: int) -> bool:
         """Drop the lease for good; returns whether nothing of it runs (any more)."""
         self._released[lease_number] = None
-        if len(self._released) > RELEASED_KEPT:
-            del self._released[next(iter(self._released))]
+        _keep_newest(self._released)
         for work in self._lines.get(lease_number, ()):
             work.drop_todo(UNSTARTED)
         return lease_number not in self._lines
@@ -175,11 +192,13 @@ class Occupancy:
         self._answered[work.key] = work
         self._answered_of.setdefault(work.lease_number, deque()).append(work)
 
-    def _forget_answered(self, lease_number: int, now: float) -> None:
-        """A lease has two batches under way at most, so all but its last answer have arrived."""
-        mine = self._answered_of.get(lease_number, ())
-        while len(mine) > 1:
-            self._forget(mine[0])
+    def _forget_answered(self, lease_number: int, oldest_open: int, now: float) -> None:
+        """Drop the answers of this lease that have arrived, and whatever is too old."""
+        oldest_open = max(oldest_open, self._oldest_open.pop(lease_number, 0))
+        self._oldest_open[lease_number] = oldest_open
+        _keep_newest(self._oldest_open)
+        for work in [w for w in self._answered_of.get(lease_number, ()) if w.key[1] < oldest_open]:
+            self._forget(work)
         while self._answered:
             oldest = next(iter(self._answered.values()))
             if now - (oldest.over_at or now) <= KEEP_ANSWER_S:
@@ -193,3 +212,8 @@ class Occupancy:
         mine.remove(work)
         if not mine:
             del self._answered_of[work.lease_number]
+
+
+def _keep_newest(by_lease: dict[int, Any]) -> None:
+    if len(by_lease) > LEASES_KEPT:
+        del by_lease[next(iter(by_lease))]

@@ -157,14 +157,14 @@ class Pool:
         if report.service.count:
             service = report.service
             self.scaling.service.add_summary(service.count, service.total_s, service.sample_s)
-        self.callers.take_report(caller, report)
-        self.scaling.occupancy.observe(self.callers.assigned, now, arrived)
+        caller.report = report
         caller.parked_at, caller.silent_ticks, caller.cut_off = now, 0, False
         caller.empty_since = now if report.is_empty else None
         if caller.failure_in is not None and report.seen >= caller.failure_in:
             caller.failure = caller.failure_in = None
         self._take_held(caller, report, now)
         self._admit(dispatcher_id, caller)
+        self.scaling.occupancy.observe(self.callers.assigned, now, arrived)
         self._changed[dispatcher_id] = None
 
     def _take_held(self, caller: Caller, report: Report, now: float) -> None:

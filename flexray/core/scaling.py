@@ -88,6 +88,7 @@ class Scaling:
         if not container.found:
             self.cold_starts.add(now - container.launched_at)
         self.failed_starts, self.ever_ready, self.failure = 0, True, None
+        self._retry_at = now
         container.idle_since = now
         self._ledger.set_state(container, State.READY)
 
@@ -107,7 +108,7 @@ class Scaling:
 
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
-        if callers.demand or callers.assigned or callers.used.total:
+        if callers.demand or callers.assigned or callers.used.pending:
             self._active_at = now
         if not callers.demand:
             self._demand_since = None

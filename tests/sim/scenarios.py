@@ -3,12 +3,83 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from flexray.config import AutoscalerSettings, Limits, Retries
-from tests.sim.invariants import Checks
-from tests.sim.world import Faults, Scenario, World, plan
 
-KINDS = ("calm", "burst", "limits", "settings", "losses", "partitions", "deaths", "restarts", "everything")
+
+@dataclass(frozen=True)
+class Faults:
+    """How often things go wrong; rates per second of virtual time, chances per message."""
+
+    lose: float = 0.0
+    repeat: float = 0.0
+    unreached: float = 0.0
+    slow: float = 0.0
+    kill_container: float = 0.0
+    kill_caller: float = 0.0
+    stall_caller: float = 0.0
+    restart_controller: float = 0.0
+    stall_controller: float = 0.0
+    fail_start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run: everything that a seed decides."""
+
+    seed: int
+    callers: int = 2
+    inputs: int = 60
+    """Of each caller."""
+    service_s: float = 0.05
+    service_spread: float = 0.5
+    slots: int = 1
+    settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
+    limits: Limits = field(default_factory=Limits)
+    retries: Retries | None = None
+    at_most_once: bool = False
+    fail_chance: float = 0.0
+    cancel_chance: float = 0.0
+    cold_start_s: float = 0.8
+    cluster_containers: int = 16
+    """How many containers Ray can place at once."""
+    spread_s: float = 3.0
+    """Inputs are submitted within this time."""
+    patient_share: float = 0.5
+    poison: int = 0
+    """Inputs of the first caller that kill the container which runs them."""
+    never_starts: bool = False
+    """No container can load the user's code."""
+    permanent: bool = False
+    """A failed start says that another try cannot do better."""
+    faults: Faults = Faults()
+    faults_until_s: float = 8.0
+    settings_changes: tuple[tuple[float, AutoscalerSettings], ...] = ()
+    ends_s: float = 3000.0
+    """Nobody waits longer than this for the last input to settle."""
+
+    @property
+    def is_calm(self) -> bool:
+        return self.faults == Faults() and not self.poison and not self.never_starts
+
+    @property
+    def kills_containers(self) -> bool:
+        return bool(self.faults.kill_container or self.poison)
+
+    @property
+    def fails_starts(self) -> bool:
+        return bool(self.faults.fail_start or self.faults.kill_container or self.never_starts)
+
+
+_FAULTS = {
+    "losses": Faults(lose=0.1, repeat=0.1, unreached=0.05, slow=0.03),
+    "partitions": Faults(stall_caller=0.4, stall_controller=0.2, slow=0.05, lose=0.05),
+    "deaths": Faults(kill_container=1.0, kill_caller=0.2, fail_start=0.2),
+    "restarts": Faults(restart_controller=0.3, kill_container=0.2, kill_caller=0.1),
+    "everything": Faults(0.05, 0.05, 0.03, 0.03, 0.5, 0.1, 0.2, 0.15, 0.1, 0.1),
+}
 
 
 def scenario(seed: int, kind: str | None = None) -> Scenario:
@@ -29,8 +100,10 @@ def scenario(seed: int, kind: str | None = None) -> Scenario:
         cancel_chance=rng.choice((0.0, 0.0, 0.3)),
         cold_start_s=rng.choice((0.2, 0.8, 3.0)),
         cluster_containers=rng.choice((3, 16)),
+        faults=_FAULTS.get(kind, Faults()),
     )
-    return _of_kind(base, kind, rng)
+    change = _CHANGES.get(kind)
+    return base if change is None else change(base, rng)
 
 
 def _settings(rng: random.Random) -> AutoscalerSettings:
@@ -43,41 +116,57 @@ def _settings(rng: random.Random) -> AutoscalerSettings:
     )
 
 
-def _of_kind(base: Scenario, kind: str, rng: random.Random) -> Scenario:
-    from dataclasses import replace
-
-    faults = {
-        "calm": Faults(),
-        "burst": Faults(),
-        "limits": Faults(),
-        "settings": Faults(),
-        "losses": Faults(lose=0.1, repeat=0.1, unreached=0.05, slow=0.03),
-        "partitions": Faults(stall_caller=0.4, stall_controller=0.2, slow=0.05, lose=0.05),
-        "deaths": Faults(kill_container=1.0, kill_caller=0.2, fail_start=0.2),
-        "restarts": Faults(restart_controller=0.3, kill_container=0.2, kill_caller=0.1),
-        "everything": Faults(0.05, 0.05, 0.03, 0.03, 0.5, 0.1, 0.2, 0.15, 0.1, 0.1),
-    }[kind]
-    changes = ()
-    if kind in ("settings", "everything"):
-        changes = tuple((rng.uniform(0.5, 9.0), _settings(rng)) for _ in range(rng.randint(1, 4)))
-    if kind == "burst":
-        base = replace(base, inputs=300, spread_s=0.01, service_spread=rng.choice((0.0, 1.0)))
-    if kind == "limits":
-        base = replace(base, limits=Limits(pending=rng.choice((3, 10, 40)), total=rng.choice((4, 20, 60))), spread_s=1.0)
-    return replace(base, faults=faults, settings_changes=changes)
+def _small_limits(rng: random.Random) -> Limits:
+    return Limits(pending=rng.choice((3, 10, 40)), total=rng.choice((4, 20, 60)))
 
 
-def run(scenario: Scenario) -> World:
-    """Play it to its end with every check; raises Violation."""
-    world = World(scenario)
-    plan(world)
-    checks = Checks(world)
-    over_at = None
-    while world.now < scenario.ends_s and world.step():
-        checks.check_event()
-        if over_at is None and world.is_over:
-            over_at = world.now + world.settings.scaledown_window + 15.0
-        if over_at is not None and world.now > over_at:
-            break
-    checks.check_end()
-    return world
+def _with_burst(base: Scenario, rng: random.Random) -> Scenario:
+    return replace(base, inputs=rng.choice((60, 100, 300)), callers=min(base.callers, 3), spread_s=0.01, service_spread=rng.choice((0.0, 1.0)))
+
+
+def _with_limits(base: Scenario, rng: random.Random) -> Scenario:
+    return replace(base, limits=_small_limits(rng), spread_s=1.0)
+
+
+def _with_settings(base: Scenario, rng: random.Random) -> Scenario:
+    changes = tuple((rng.uniform(0.5, 9.0), _settings(rng)) for _ in range(rng.randint(1, 4)))
+    return replace(base, settings_changes=changes)
+
+
+def _with_restarts(base: Scenario, rng: random.Random) -> Scenario:
+    return replace(base, limits=rng.choice((Limits(), _small_limits(rng))), spread_s=rng.choice((3.0, 8.0)))
+
+
+def _with_poison(base: Scenario, rng: random.Random) -> Scenario:
+    return replace(base, poison=1, slots=1)
+
+
+def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
+    permanent = rng.random() < 0.5
+    settings = AutoscalerSettings(scaledown_window=2.0)
+    return replace(base, never_starts=True, permanent=permanent, settings=settings, inputs=min(base.inputs, 30))
+
+
+_CHANGES: dict[str, Callable[[Scenario, random.Random], Scenario]] = {
+    "burst": _with_burst,
+    "limits": _with_limits,
+    "settings": _with_settings,
+    "restarts": _with_restarts,
+    "everything": _with_settings,
+    "poison": _with_poison,
+    "broken": _with_broken_code,
+}
+
+KINDS = (
+    "calm",
+    "burst",
+    "limits",
+    "settings",
+    "losses",
+    "partitions",
+    "deaths",
+    "restarts",
+    "everything",
+    "poison",
+    "broken",
+)

@@ -9,308 +9,36 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flexray.config import AutoscalerSettings, Limits, Retries
-from flexray.core.dispatch import Dispatch
+from flexray.config import AutoscalerSettings
 from flexray.core.events import (
-    CANCELLED,
-    FAILED,
-    OK,
-    REFUSED,
     AnswerReport,
-    BatchReclaimed,
-    BatchReturned,
-    BatchUnreached,
-    CancelInputs,
     ContainerLost,
     ContainerPlaced,
     ContainerReady,
     ControllerLost,
     DispatcherLost,
-    ForgetContainer,
-    InputsCancelled,
-    InputsSubmitted,
     LeaseReleased,
-    ReclaimBatch,
     ReleaseLease,
     ReplyReceived,
     ReportFailed,
     ReportReceived,
     ReportReleased,
-    SendBatch,
-    SendReport,
     SettingsChanged,
-    Settle,
     StartContainer,
     StartFailed,
     StopContainer,
     Ticked,
 )
-from flexray.core.occupancy import Arrival, Occupancy, Work
+from flexray.core.occupancy import Work
 from flexray.core.pool import SHARING_TICK_S, TICK_S, Pool, PoolConfig
+from tests.sim.actors import SimCaller, SimContainer
+from tests.sim.scenarios import Scenario
+from tests.sim.truth import Truth
 
-CALLER_TICK_S = 0.05
-ANSWER_MARGIN_S = 1e-9
-
-
-@dataclass(frozen=True)
-class Faults:
-    """How often things go wrong; rates per second of virtual time, chances per message."""
-
-    lose: float = 0.0
-    repeat: float = 0.0
-    unreached: float = 0.0
-    slow: float = 0.0
-    kill_container: float = 0.0
-    kill_caller: float = 0.0
-    stall_caller: float = 0.0
-    restart_controller: float = 0.0
-    stall_controller: float = 0.0
-    fail_start: float = 0.0
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One run: everything that a seed decides."""
-
-    seed: int
-    callers: int = 2
-    inputs: int = 60
-    service_s: float = 0.05
-    service_spread: float = 0.5
-    slots: int = 1
-    settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
-    limits: Limits = field(default_factory=Limits)
-    retries: Retries | None = None
-    at_most_once: bool = False
-    fail_chance: float = 0.0
-    cancel_chance: float = 0.0
-    cold_start_s: float = 0.8
-    cluster_containers: int = 16
-    """How many containers Ray can place at once."""
-    spread_s: float = 3.0
-    """Inputs are submitted within this time."""
-    patient_share: float = 0.5
-    faults: Faults = Faults()
-    faults_until_s: float = 8.0
-    settings_changes: tuple[tuple[float, AutoscalerSettings], ...] = ()
-    ends_s: float = 3000.0
-    """Nobody waits longer than this for the last input to settle."""
-
-
-@dataclass
-class Truth:
-    """What really happened to one input."""
-
-    input_id: int
-    caller_id: str
-    patient: bool
-    submitted_at: float
-    settled: list[int] = field(default_factory=list)
-    settled_at: float | None = None
-    running_on: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-
-
-class SimContainer:
-    """A container: an Occupancy whose inputs take virtual time."""
-
-    def __init__(self, world: World, container_id: str) -> None:
-        self.world = world
-        self.container_id = container_id
-        self.alive = True
-        self.placed = False
-        self.ready = False
-        self.declared_dead = False
-        self.stopped = False
-        self.occupancy = Occupancy(world.scenario.slots)
-        self.waiters: dict[Any, list[Callable[[], None]]] = {}
-        self.release_waiters: dict[int, list[Callable[[], None]]] = {}
-        self.running: dict[Work, tuple[str, int]] = {}
-
-    def run(self, caller: SimCaller, effect: SendBatch, answer: Callable[[BatchReturned], None]) -> None:
-        if not self.alive:
-            return
-        world = self.world
-        key = (caller.name, effect.batch_id)
-        arrival, work = self.occupancy.arrive(
-            key,
-            effect.lease.number,
-            len(effect.input_ids),
-            world.now,
-            again=effect.again,
-            at_most_once=world.scenario.at_most_once,
-        )
-        if arrival is Arrival.BOUNCES:
-            world.bounces += 1
-        world.works[id(work)] = (caller, effect.input_ids, work)
-
-        def reply() -> None:
-            answer(self.answer_of(work, effect))
-
-        if work.over_at is not None:
-            reply()
-            return
-        self.waiters.setdefault(key, []).append(reply)
-        if arrival is Arrival.BEGINS:
-            self.begin_next(caller, effect.input_ids, work)
-
-    def answer_of(self, work: Work, effect: SendBatch) -> BatchReturned:
-        statuses = bytes([s or 0 for s in work.statuses])
-        ran = sum(s in (OK, FAILED) for s in statuses)
-        took = [p for p in work.payloads if isinstance(p, float)]
-        return BatchReturned(
-            effect.batch_id,
-            statuses,
-            list(work.payloads),
-            sample_s=tuple(took[:8]),
-            busy_s=sum(took),
-            ran=ran,
-            bounced=work.bounced,
-        )
-
-    def begin_next(self, caller: SimCaller, input_ids: tuple[int, ...], work: Work) -> None:
-        if not self.alive:
-            return
-        position = work.take()
-        if position is None:
-            self.end(work)
-            return
-        world = self.world
-        input_id = input_ids[position]
-        truth = world.truth[input_id]
-        truth.running_on[self.container_id] = truth.running_on.get(self.container_id, 0) + 1
-        truth.runs += 1
-        world.touched.append(truth)
-        self.running[work] = (caller.name, input_id)
-        took = world.service_time()
-        status = FAILED if world.random.random() < world.scenario.fail_chance else OK
-
-        def finish() -> None:
-            if not self.alive:
-                return
-            truth.running_on.pop(self.container_id, None)
-            self.running.pop(work, None)
-            work.settle(position, status, took)
-            self.begin_next(caller, input_ids, work)
-
-        world.after(took, finish)
-
-    def end(self, work: Work) -> None:
-        following = self.occupancy.end(work, self.world.now)
-        for reply in self.waiters.pop(work.key, []):
-            reply()
-        if following is not None:
-            caller, input_ids, _ = self.world.works[id(following)]
-            self.begin_next(caller, input_ids, following)
-        elif work.lease_number not in self.occupancy.busy:
-            for reply in self.release_waiters.pop(work.lease_number, []):
-                reply()
-
-    def release(self, lease_number: int, answer: Callable[[], None]) -> None:
-        if self.alive:
-            if self.occupancy.release(lease_number):
-                answer()
-            else:
-                self.release_waiters.setdefault(lease_number, []).append(answer)
-
-    def die(self) -> None:
-        if not self.alive:
-            return
-        self.alive = False
-        self.world.after(self.world.random.uniform(0.01, 0.3), self.declare)
-
-    def declare(self) -> None:
-        """Ray says that it is dead, to whoever has a call under way there."""
-        self.declared_dead = True
-        self.world.live -= 1
-        for _, input_id in self.running.values():
-            self.world.truth[input_id].running_on.pop(self.container_id, None)
-        self.running.clear()
-        self.world.tell_lost(self.container_id)
-
-
-class SimCaller:
-    """A process that calls the function: a Dispatch and its inputs."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.alive = True
-        self.stalled_until = 0.0
-        scenario = world.scenario
-        self.dispatch = Dispatch(name, retries=scenario.retries, at_most_once=scenario.at_most_once)
-        self.handles: set[str] = set()
-        self.ticking = False
-
-    def submit(self, input_ids: list[int], *, patient: bool) -> None:
-        world = self.world
-        for input_id in input_ids:
-            world.truth[input_id] = Truth(input_id, self.name, patient, world.now)
-        self.handle(InputsSubmitted(input_ids, patient=patient))
-
-    def handle(self, event: Any) -> None:
-        if not self.alive:
-            return
-        if self.world.now < self.stalled_until:
-            self.world.at(self.stalled_until, lambda: self.handle(event))
-            return
-        for effect in self.dispatch.handle(event, self.world.now):
-            self.perform(effect)
-        if not self.ticking and not self.dispatch.is_idle:
-            self.ticking = True
-            self.world.after(CALLER_TICK_S, self.tick)
-
-    def tick(self) -> None:
-        self.ticking = False
-        self.handle(Ticked())
-
-    def perform(self, effect: Any) -> None:
-        world = self.world
-        match effect:
-            case SendReport(report):
-                world.send_report(self, report)
-            case SendBatch():
-                self.send_batch(effect)
-            case ReclaimBatch(batch_id, container_id):
-                world.send(lambda: self.reclaim(batch_id, container_id))
-            case CancelInputs(batch_id, container_id, positions):
-                world.send(lambda: world.containers[container_id].occupancy.cancel((self.name, batch_id), positions))
-            case Settle(input_ids, statuses, _):
-                for input_id, status in zip(input_ids, statuses, strict=True):
-                    truth = world.truth[input_id]
-                    truth.settled.append(status)
-                    world.touched.append(truth)
-                    truth.settled_at = world.now
-            case ForgetContainer(container_id):
-                self.handles.discard(container_id)
-            case _:
-                raise AssertionError(effect)
-
-    def send_batch(self, effect: SendBatch) -> None:
-        world, container = self.world, self.world.containers[effect.lease.container_id]
-        assert effect.lease.container_id in self.handles, "a batch for a container without a handle"
-        if world.chance(world.scenario.faults.unreached):
-            arrives = world.chance(0.5)
-            if arrives:
-                world.deliver(lambda: container.run(self, effect, lambda _: None))
-            world.after(world.delay(), lambda: self.handle(BatchUnreached(effect.batch_id)))
-        else:
-            world.deliver(lambda: container.run(self, effect, self.take_answer))
-        if container.declared_dead:
-            world.deliver(lambda: self.handle(ContainerLost(container.container_id)))
-
-    def take_answer(self, answer: BatchReturned) -> None:
-        self.world.deliver(lambda: self.handle(answer))
-
-    def reclaim(self, batch_id: int, container_id: str) -> None:
-        container = self.world.containers[container_id]
-        work = container.occupancy.reclaim((self.name, batch_id)) if container.alive else None
-        if work is not None:
-            event = BatchReclaimed(batch_id, *work.account())
-            self.world.send(lambda: self.handle(event))
+REPORTED_WITHIN_S = 0.5
+"""In a calm world the controller knows by then that an input has settled."""
 
 
 class World:
@@ -323,22 +51,36 @@ class World:
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.count = 0
         self.truth: dict[int, Truth] = {}
-        self.touched: list[Truth] = []
-        """Inputs that began or settled since the last check."""
-        self.works: dict[int, tuple[SimCaller, tuple[int, ...], Work]] = {}
+        self.open_inputs = 0
+        """Inputs of living callers that have not settled."""
+        self.settled_at = 0.0
+        self.ready_at = 0.0
+        """When the newest container became ready."""
+        self.inputs_of: dict[int, tuple[tuple[int, ...], Work]] = {}
+        """What a container works at, by the identity of the work."""
         self.containers: dict[str, SimContainer] = {}
         self.callers = {f"d{i}": SimCaller(self, f"d{i}") for i in range(scenario.callers)}
         self.store: dict[str, None] = {}
         self.bounces = 0
+        self.unstarted_batches = 0
+        """Each may have turned a slot's one assigned input into a waiting one."""
+        self.starts = 0
         self.epoch = 0
         self.highest_container = 0
         self.stalled_until = 0.0
         self.live = 0
         """Containers from the decision to start them until Ray has said, to this controller, that they are dead."""
+        self.placed = 0
+        """Containers that Ray has a place for and that have not died."""
         self.starts_over_max = 0
+        self.needless_starts = 0
         self.stopped_with_lease = 0
         self.settings = scenario.settings
-        self.trace: list[tuple[float, str]] = []
+        self.is_steady = scenario.is_calm and not scenario.settings_changes
+        self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + 10.0
+        self.trace: Callable[[str], None] | None = None
+        self.after_control: Callable[[Any], None] = lambda event: None
+        """Called with each event that the controller took in."""
         self.pool: Pool | None = self.new_pool()
         self.after(TICK_S, self.tick)
 
@@ -362,9 +104,14 @@ class World:
     @property
     def is_over(self) -> bool:
         """Everything planned has happened and every input of a living caller has settled."""
-        if self.now < max(self.scenario.faults_until_s, self.scenario.spread_s) + 10.0 or self.pool is None:
-            return False
-        return all(t.settled for t in self.truth.values())
+        return not self.open_inputs and self.pool is not None and self.now >= self.over_after
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is left to happen but ticks: as many containers as wanted, and nobody holds anything."""
+        return self.live == self.settings.min_containers and all(
+            not caller.alive or caller.dispatch.is_idle for caller in self.callers.values()
+        )
 
     # Chance.
 
@@ -428,16 +175,25 @@ class World:
             epoch = self.epoch
             self.at(self.stalled_until, lambda: self.control(event) if epoch == self.epoch else None)
             return
-        if self.pool is not None:
-            for effect in self.pool.handle(event, self.now):
-                self.obey(effect)
+        if self.pool is None:
+            return
+        if self.trace is not None and not isinstance(event, Ticked):
+            self.trace(f"pool <- {event}")
+        for effect in self.pool.handle(event, self.now):
+            self.obey(effect)
+        self.after_control(event)
 
     def tick(self) -> None:
+        if self.now < self.stalled_until:  # What stands still counts no time, rule 5.
+            self.at(self.stalled_until, self.tick)
+            return
         self.control(Ticked())
         sharing = self.pool is not None and self.pool.is_sharing
         self.after(SHARING_TICK_S if sharing else TICK_S, self.tick)
 
     def obey(self, effect: Any) -> None:
+        if self.trace is not None:
+            self.trace(f"pool -> {effect}")
         match effect:
             case AnswerReport(dispatcher_id, report_number, reply):
                 caller = self.callers[dispatcher_id]
@@ -485,6 +241,7 @@ class World:
     def ask_state(self, container: SimContainer, epoch: int) -> None:
         def answer() -> None:
             if container.alive and container.ready and epoch == self.epoch:
+                container.busy_when_asked = container.occupancy.busy
                 event = ContainerReady(container.container_id, container.occupancy.busy)
                 self.deliver(lambda: self.control(event) if epoch == self.epoch else None)
             elif container.alive and epoch == self.epoch:
@@ -499,6 +256,10 @@ class World:
         container = SimContainer(self, container_id)
         self.containers[container_id] = container
         self.live += 1
+        self.starts += 1
+        over = not self.open_inputs and self.now - self.settled_at > REPORTED_WITHIN_S
+        if over and self.is_steady and self.live > self.settings.min_containers:
+            self.needless_starts += 1
         assert self.pool is not None
         maximum = self.pool.scaling.settings.max_containers
         if maximum is not None and self.live > maximum:
@@ -509,10 +270,11 @@ class World:
     def place(self, container: SimContainer) -> None:
         if not container.alive:
             return
-        if sum(c.placed and c.alive for c in self.containers.values()) >= self.scenario.cluster_containers:
+        if self.placed >= self.scenario.cluster_containers:
             self.after(0.2, lambda: self.place(container))
             return
         container.placed = True
+        self.placed += 1
         self.deliver(lambda: self.control(ContainerPlaced(container.container_id)))
         cold = self.scenario.cold_start_s * self.random.uniform(0.7, 1.5)
         self.after(cold, lambda: self.load(container))
@@ -520,11 +282,13 @@ class World:
     def load(self, container: SimContainer) -> None:
         if not container.alive:
             return
-        if self.chance(self.scenario.faults.fail_start):
-            self.deliver(lambda: self.control(StartFailed(container.container_id, "import failed")))
+        if self.scenario.never_starts or self.chance(self.scenario.faults.fail_start):
+            failed = StartFailed(container.container_id, "import failed", self.scenario.permanent)
+            self.deliver(lambda: self.control(failed))
             container.die()
             return
         container.ready = True
+        self.ready_at = self.now
         self.deliver(lambda: self.control(ContainerReady(container.container_id)))
 
     def stop_container(self, container_id: str, *, placed: bool) -> None:
@@ -532,7 +296,6 @@ class World:
         if placed and (container.running or self.holders(container)):
             self.stopped_with_lease += 1
         if container.alive:
-            container.stopped = True
             container.die()
 
     def holders(self, container: SimContainer) -> list[str]:
@@ -554,8 +317,9 @@ class World:
     def kill_caller(self, caller: SimCaller) -> None:
         caller.alive = False
         for truth in self.truth.values():
-            if truth.caller_id == caller.name and not truth.settled:
-                truth.settled.append(CANCELLED)
+            if truth.caller_id == caller.name and not truth.is_over:
+                truth.abandoned = True
+                self.open_inputs -= 1
         self.after(self.random.uniform(0.5, 6.0), lambda: self.tell_caller_lost(caller.name))
 
     def tell_caller_lost(self, name: str) -> None:
@@ -565,72 +329,3 @@ class World:
     def change_settings(self, settings: AutoscalerSettings) -> None:
         self.settings = settings
         self.control(SettingsChanged(settings))
-
-    def refused(self) -> int:
-        return sum(REFUSED in t.settled for t in self.truth.values())
-
-
-def plan(world: World) -> None:
-    """Schedule the scenario's inputs, cancellations, settings and faults."""
-    scenario, rng = world.scenario, world.random
-    next_id = 0
-    for caller in world.callers.values():
-        left = scenario.inputs
-        while left > 0:
-            patient = rng.random() < scenario.patient_share
-            count = min(left, rng.randint(1, 40) if patient else 1)
-            input_ids = list(range(next_id, next_id + count))
-            next_id += count
-            left -= count
-            when = rng.uniform(0.0, scenario.spread_s)
-            world.at(when, lambda c=caller, i=input_ids, p=patient: c.submit(i, patient=p) if c.alive else None)
-            if rng.random() < scenario.cancel_chance:
-                world.at(when + rng.uniform(0.0, 1.0), lambda c=caller, i=input_ids: cancel(world, c, i))
-    for when, settings in scenario.settings_changes:
-        world.at(when, lambda s=settings: world.change_settings(s))
-    _plan_faults(world)
-
-
-def cancel(world: World, caller: SimCaller, input_ids: list[int]) -> None:
-    wanted = [i for i in input_ids if i in world.truth and not world.truth[i].settled]
-    if wanted and caller.alive:
-        caller.handle(InputsCancelled(wanted))
-
-
-def _plan_faults(world: World) -> None:
-    faults, rng, until = world.scenario.faults, world.random, world.scenario.faults_until_s
-
-    def repeatedly(rate: float, action: Callable[[], None]) -> None:
-        when = 0.0
-        while rate > 0:
-            when += rng.expovariate(rate)
-            if when > until:
-                return
-            world.at(when, action)
-
-    def kill_container() -> None:
-        alive = [c for c in world.containers.values() if c.alive and c.placed]
-        if alive:
-            rng.choice(alive).die()
-
-    def kill_caller() -> None:
-        alive = [c for c in world.callers.values() if c.alive]
-        if len(alive) > 1:
-            world.kill_caller(rng.choice(alive))
-
-    def stall_caller() -> None:
-        caller = rng.choice(list(world.callers.values()))
-        caller.stalled_until = world.now + rng.uniform(0.5, 9.0)
-
-    def stall_controller() -> None:
-        world.stalled_until = world.now + rng.uniform(0.2, 3.0)
-
-    repeatedly(faults.kill_container, kill_container)
-    repeatedly(faults.kill_caller, kill_caller)
-    repeatedly(faults.stall_caller, stall_caller)
-    repeatedly(faults.stall_controller, stall_controller)
-    repeatedly(faults.restart_controller, world.restart_controller)
-
-
-def scaled(scenario: Scenario, **changes: Any) -> Scenario:
-    return replace(scenario, **changes)

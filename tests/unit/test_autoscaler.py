@@ -409,8 +409,8 @@ def test_sampled_ages_are_few_and_begin_with_the_oldest(launched: list[float]) -
 # ----------------------------------------------------------------------------------------- shrinking
 
 
-def test_the_last_container_keeps_the_window() -> None:
-    assert idle_limit_s(given_facts(ready=1), idle=1) == 60.0
+def test_the_last_container_stays_while_the_pool_is_active_and_keeps_the_window() -> None:
+    assert idle_limit_s(given_facts(ready=1), idle=1) is None
     assert idle_limit_s(given_facts(ready=1, active=False), idle=1) == 60.0
 
 

@@ -1,0 +1,229 @@
+"""An app: functions that start and end together.
+
+One rule: decorating never touches Ray; `run` starts everything, and everything that it started is gone after
+it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
+
+from flexray import backend
+from flexray.config import FunctionOptions, check_environment, check_name
+from flexray.errors import ExecutionError, InvalidError
+from flexray.function import Function, Home, is_generator
+from flexray.serialization import pack_function
+
+logger = logging.getLogger("flexray")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+UNNAMED = "app"
+
+
+@dataclass(frozen=True)
+class LocalEntrypoint:
+    """A function that runs on the caller's machine, and what `flexray run` starts."""
+
+    name: str
+    function: Callable[..., Any]
+    app: App
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it here, as a plain function."""
+        return self.function(*args, **kwargs)
+
+
+class App:
+    """A group of functions.
+
+    Args:
+        name: 1-64 of letters, digits, `-`, `_`, `.`; shown in Ray's listings.
+        runtime_env: Ray's, for all functions of the app; laid over the caller's and under each function's.
+        env: Environment variables of all containers of the app.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        runtime_env: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        if name is not None:
+            check_name("app", name)
+        self.name = name
+        self.functions: dict[str, Function[..., Any]] = {}
+        self.entrypoints: dict[str, LocalEntrypoint] = {}
+        self._runtime_env, self._env = check_environment("App", runtime_env, env)
+        self._home = Home(name or UNNAMED)
+        self._running: RunningApp | None = None
+
+    def __repr__(self) -> str:
+        return f"<flexray.App {self.name or 'without a name'}, {len(self.functions)} functions>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return App, (self.name,)
+
+    def function(
+        self, *wrong: Any, **options: Unpack[FunctionOptions]
+    ) -> Callable[[Callable[P, R]], Function[P, R]]:
+        """Make a function run in containers. Options: see `FunctionOptions`; all are checked here.
+
+        Raises:
+            InvalidError: An option is unknown or out of bounds, or what is decorated cannot be a function.
+        """
+        if wrong:
+            raise InvalidError(
+                f"@app.function got {wrong[0]!r:.60} where its options go",
+                "write @app.function() with parentheses",
+            )
+
+        def decorate(raw: Callable[P, R]) -> Function[P, R]:
+            _check_function(raw)
+            function = Function(self._home, raw, {"env": None, **options})
+            self._add(function)
+            return function
+
+        return decorate
+
+    def _add(self, function: Function[..., Any]) -> None:
+        if function.name in self.functions:
+            logger.warning(
+                "two functions of %s are called %s: the later one is used", self._home.app_name, function.name
+            )
+        self.functions[function.name] = function
+
+    def local_entrypoint(
+        self, *wrong: Any, name: str | None = None
+    ) -> Callable[[Callable[P, R]], LocalEntrypoint]:
+        """Mark the function that `flexray run FILE` runs here, with the app running."""
+        if wrong and callable(wrong[0]):
+            raise InvalidError(
+                f"@app.local_entrypoint got {getattr(wrong[0], '__name__', wrong[0])} where its options go",
+                "write @app.local_entrypoint() with parentheses",
+            )
+
+        def decorate(raw: Callable[P, R]) -> LocalEntrypoint:
+            entrypoint = LocalEntrypoint(name or raw.__name__, raw, self)
+            self.entrypoints[entrypoint.name] = entrypoint
+            return entrypoint
+
+        return decorate
+
+    def include(self, other: App) -> Self:
+        """Take in the functions of another app, which from then on live in this one.
+
+        Raises:
+            ExecutionError: The other app is running.
+        """
+        if other._running is not None:  # noqa: SLF001  # The same class.
+            raise ExecutionError(f"app {other._home.app_name} is running", "include it before either is started")  # noqa: SLF001
+        for function in other.functions.values():
+            function.move_to(self._home)
+            self._add(function)
+        return self
+
+    def run(self) -> RunningApp:
+        """Start the app for a `with` block: its functions work inside, everything it started is gone after.
+
+        Starts or joins Ray as `ray.init()` would. `with` and `async with` both work; in a notebook
+        `running = app.run().start()` and `running.stop()` do the same.
+
+        Raises:
+            ExecutionError: The app is running already, or the cluster cannot be used.
+            SerializationError: A function cannot be packed; it is named.
+        """
+        return RunningApp(self)
+
+
+class RunningApp:
+    """An app between its start and its end."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.app_id: str | None = None
+        self._backend: backend.Backend | None = None
+
+    def start(self) -> Self:
+        """Start it; returns itself. Minimum containers begin to start at once."""
+        app = self.app
+        home = app._home  # noqa: SLF001  # Two halves of one thing.
+        if home.app_id is not None:
+            raise ExecutionError(f"app {home.app_name} is running already", "stop it first, or use another App")
+        app_id = f"{home.app_name}.{secrets.token_hex(3)}"
+        home.app_id = app_id
+        try:
+            self._backend = backend.connect()
+            self._backend.open_app(app_id, home.app_name, self._sources(app_id), _environment(app))
+        except BaseException:
+            home.app_id = None
+            raise
+        app._running = self  # noqa: SLF001
+        self.app_id = app_id
+        return self
+
+    def _sources(self, app_id: str) -> list[backend.FunctionSource]:
+        env = self.app._env  # noqa: SLF001
+        sources = []
+        for function in self.app.functions.values():
+            config = function.config.model_copy(update={"env": {**env, **function.config.env}})
+            sources.append(
+                backend.FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
+            )
+        return sources
+
+    def stop(self) -> None:
+        """End it with everything that it started, running inputs included."""
+        app_id, self.app_id = self.app_id, None
+        if app_id is None or self._backend is None:
+            return
+        self.app._home.app_id = None  # noqa: SLF001
+        self.app._running = None  # noqa: SLF001
+        if self._backend.is_current:
+            self._backend.close_app(app_id)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
+
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio  # noqa: PLC0415
+
+        await asyncio.to_thread(self.stop)
+
+
+def _environment(app: App) -> Mapping[str, Any]:
+    return app._runtime_env or {}  # noqa: SLF001
+
+
+def _check_function(raw: Any) -> None:
+    what = f"@app.function decorates {getattr(raw, '__name__', raw)!s:.60}"
+    if inspect.isclass(raw):
+        raise InvalidError(f"{what}, which is a class", "decorate a function")
+    if isinstance(raw, Function):
+        raise InvalidError(f"{what}, which is decorated already", "give one @app.function all its options")
+    if not callable(raw) or not hasattr(raw, "__name__"):
+        raise InvalidError(f"{what}, which is not a function but {type(raw).__name__}", "wrap it in a def")
+    if is_generator(raw):
+        raise InvalidError(
+            f"{what}, which is a generator function", "return a list instead, or map over its items"
+        )

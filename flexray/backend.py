@@ -1,0 +1,99 @@
+"""What the API needs of the runtime.
+
+One rule: this is the only way from the API to Ray, and `connect` holds the one import of it, so that
+`import flexray` and decorating functions never touch Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flexray.config import AutoscalerSettings, FunctionConfig
+from flexray.core.events import PoolView
+
+
+class Sink(Protocol):
+    """Whoever waits for inputs."""
+
+    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
+        """These inputs are over; called once for each, on any thread."""
+
+
+class Client(Protocol):
+    """One pool, as this process uses it."""
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Pack the arguments of one input."""
+
+    def call(self, prepared: Any) -> tuple[int, Any]:
+        """Run one input; blocks for its (status, payload)."""
+
+    def submit(self, prepared: Sequence[Any], sink: Sink, *, patient: bool) -> list[int]:
+        """Run inputs; patient ones wait for room instead of being refused. Returns their ids."""
+
+    def cancel(self, input_ids: Sequence[int]) -> None:
+        """Settle these inputs as cancelled, unless they are settled."""
+
+    def cancel_sink(self, sink: Sink) -> None:
+        """Settle whatever this sink still waits for as cancelled."""
+
+    @property
+    def view(self) -> PoolView:
+        """The pool as last heard of."""
+
+    @property
+    def notice(self) -> str | None:
+        """Why inputs wait, where that takes more than time."""
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """(waiting, running, held back for room) of this process's inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSource:
+    """A function, as an app hands it over when it starts."""
+
+    pool_id: str
+    config: FunctionConfig
+    code: bytes
+
+
+class Backend(Protocol):
+    """One cluster, as this process is connected to it."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the connection still stands."""
+
+    def client(self, pool_id: str, config: FunctionConfig) -> Client:
+        """The client of a pool; nothing is sent."""
+
+    def open_app(
+        self, app_id: str, name: str, functions: Sequence[FunctionSource], environment: Mapping[str, Any]
+    ) -> None:
+        """Start an ephemeral app, which ends with this process at the latest.
+
+        `environment` is the app's runtime_env, laid under that of each function.
+        """
+
+    def close_app(self, app_id: str) -> None:
+        """End an app with everything that it started."""
+
+    def open_variant(self, app_id: str, pool_id: str, base_pool_id: str, config: FunctionConfig) -> None:
+        """Add a pool with the code of another and options of its own; again is fine."""
+
+    def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
+        """Merge these settings into those in force."""
+
+    def stats(self, pool_id: str) -> dict[str, Any]:
+        """A look at the pool."""
+
+
+def connect() -> Backend:
+    """Start or join Ray and find or start the controller."""
+    from flexray.runtime.session import connect  # noqa: PLC0415  # The one import of the runtime.
+
+    return connect()

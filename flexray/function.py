@@ -1,0 +1,419 @@
+"""A decorated function: every way to call it, and to look at and retune its pool.
+
+One rule: a handle is made without any I/O; the first call that needs the cluster connects to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+
+from flexray import backend
+from flexray.config import AutoscalerSettings, FunctionConfig, FunctionOptions, check_options
+from flexray.dual import Dual, DualIterable
+from flexray.errors import ExecutionError, InvalidError
+from flexray.mapping import Map, MapOptions, check_iterators, logger, spread, zipped
+from flexray.outcome import value_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Home:
+    """Where the functions of one app live: shared by all of them, filled in when the app starts."""
+
+    app_name: str
+    app_id: str | None = None
+
+
+class MapKeywords(TypedDict, total=False):
+    """The keywords of `map` and `starmap`."""
+
+    kwargs: dict[str, Any]
+    order_outputs: bool
+    return_exceptions: bool
+    wrap_returned_exceptions: bool | None
+    progress: bool | None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A look at a function's pool."""
+
+    backlog: int
+    """Inputs that wait for a slot, of all callers; at most one report old."""
+    num_total_runners: int
+    """Containers that are ready or starting."""
+    num_running_inputs: int
+    input_headroom: int
+    """Free slots of ready containers."""
+    containers: dict[str, int] = field(default_factory=dict)
+    """By state: launched, loading, ready, stopping."""
+    settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
+    last_decision: str | None = None
+    """The newest decision that started or stopped a container, in words."""
+
+
+class Function(Generic[P, R]):
+    """A function whose calls run in containers of a pool. Made by `@app.function`."""
+
+    def __init__(
+        self,
+        home: Home,
+        raw: Callable[P, R],
+        options: Mapping[str, Any],
+        variant: tuple[tuple[str, Any], ...] = (),
+    ) -> None:
+        config = check_options(raw.__name__, {**options, **dict(variant)})
+        self.__name__ = config.name
+        self.__doc__ = raw.__doc__
+        self.__wrapped__ = raw
+        self._home = home
+        self._raw = raw
+        self._config = config
+        self._options = dict(options)
+        self._variant = variant
+        self._connection: tuple[str, backend.Backend, backend.Client] | None = None
+
+    @property
+    def name(self) -> str:
+        """The function's name in its app."""
+        return self._config.name
+
+    @property
+    def function(self) -> Callable[P, R]:
+        """The function as the user wrote it."""
+        return self._raw
+
+    @property
+    def config(self) -> FunctionConfig:
+        """Everything that its options say."""
+        return self._config
+
+    def move_to(self, home: Home) -> None:
+        """Live in another app from now on."""
+        self._home = home
+        self._connection = None
+
+    def __repr__(self) -> str:
+        return f"<flexray.Function {self._home.app_name}/{self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Function, (Home(self._home.app_name, self._home.app_id), self._raw, self._options, self._variant)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        """Refuse: it would be unclear where the call runs."""
+        name = self.name
+        raise TypeError(
+            f"{name} is a FlexRay function and is not called directly: use {name}.remote(...) to run it in a "
+            f"container, or {name}.local(...) to run it here"
+        )
+
+    # One input.
+
+    @property
+    def remote(self) -> Dual[P, R]:
+        """Run one input in a container and return its result.
+
+        Raises:
+            Exception: The user's own, with the remote traceback.
+            ResourceExhaustedError: The limits are reached; the input never ran.
+            InputLostError: Three containers died while running it alone.
+            ContainerStartError: No container can start; the input never ran.
+            SerializationError: An argument cannot be packed; the input never ran.
+            ExecutionError: The app is not running.
+        """
+        return Dual(self._remote, self._remote_async)
+
+    def _remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        _warn_in_loop(self.name)
+        client = self._client()
+        status, payload = client.call(client.prepare(args, kwargs))
+        return cast(R, value_of(self.name, self._config.at_most_once, client, status, payload))
+
+    async def _remote_async(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        client = self._client()
+        waiter = _AsyncWaiter()
+        input_ids = client.submit([client.prepare(args, kwargs)], waiter, patient=False)
+        try:
+            status, payload = await waiter.future
+        except BaseException:  # Cancelled: the input is not wanted any more.
+            client.cancel(input_ids)
+            raise
+        value = value_of(self.name, self._config.at_most_once, client, status, payload)
+        return cast(R, value)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, in this process; returns what it returns (a coroutine if it is async)."""
+        return self._raw(*args, **kwargs)
+
+    # Many inputs.
+
+    @property
+    def map(self) -> DualIterable[..., R]:
+        """Run the function for each tuple of the zipped iterators; an iterable of the results.
+
+        Keywords: `kwargs` go with every input; `order_outputs=False` gives results as they finish;
+        `return_exceptions=True` puts an exception in the place of its result; `progress=True` shows a bar.
+        Inputs are read while results are read, at most 1,000 outstanding. At the limits it waits.
+
+        Raises:
+            InvalidError: No iterator, or one that cannot be iterated.
+            Exception: The first failure, as soon as it arrives; the rest is cancelled.
+        """
+        return DualIterable(self._map, self._map_async, f"{self.name}.map", self._check_map)
+
+    @property
+    def starmap(self) -> DualIterable[..., R]:
+        """As `map`, with one iterator of argument tuples."""
+        return DualIterable(self._starmap, self._starmap_async, f"{self.name}.starmap", self._check_starmap)
+
+    @property
+    def for_each(self) -> Dual[..., None]:
+        """Run the function for each tuple of the zipped iterators and drop the results.
+
+        `ignore_exceptions=True` goes on after failures.
+        """
+        return Dual(self._for_each, self._for_each_async)
+
+    def _check_map(self, *iterators: Any, **keywords: Any) -> None:
+        _map_options(self.name, cast(MapKeywords, keywords))
+        if not any(hasattr(iterator, "__aiter__") for iterator in iterators):
+            check_iterators(iterators)
+
+    def _check_starmap(self, iterator: Any, **keywords: Any) -> None:
+        _map_options(self.name, cast(MapKeywords, keywords))
+        if not hasattr(iterator, "__aiter__"):
+            spread(iterator)
+
+    def _map(self, *iterators: Any, **keywords: Unpack[MapKeywords]) -> Iterator[R]:
+        return self._run_map("map", zipped(iterators), keywords)
+
+    def _starmap(self, iterator: Any, **keywords: Unpack[MapKeywords]) -> Iterator[R]:
+        return self._run_map("starmap", spread(iterator), keywords)
+
+    def _for_each(self, *iterators: Any, ignore_exceptions: bool = False, **keywords: Unpack[MapKeywords]) -> None:
+        keywords = {"order_outputs": False, **keywords, "return_exceptions": ignore_exceptions}
+        for _ in self._run_map("for_each", zipped(iterators), keywords):
+            pass
+
+    def _run_map(
+        self, method: str, inputs: tuple[Iterator[tuple[Any, ...]], int | None], keywords: MapKeywords
+    ) -> Iterator[R]:
+        _refuse_in_loop(self.name, method)
+        iterator, total = inputs
+        return self._new_map(_map_options(self.name, keywords), total).outputs(iterator)
+
+    def _map_async(self, *iterators: Any, **keywords: Unpack[MapKeywords]) -> AsyncIterator[R]:
+        if any(hasattr(iterator, "__aiter__") for iterator in iterators):
+            return self._run_map_async((_zipped_async(iterators), None), keywords)
+        return self._run_map_async(zipped(iterators), keywords)
+
+    def _starmap_async(self, iterator: Any, **keywords: Unpack[MapKeywords]) -> AsyncIterator[R]:
+        if hasattr(iterator, "__aiter__"):
+            return self._run_map_async((_spread_async(iterator), None), keywords)
+        return self._run_map_async(spread(iterator), keywords)
+
+    async def _for_each_async(
+        self, *iterators: Any, ignore_exceptions: bool = False, **keywords: Unpack[MapKeywords]
+    ) -> None:
+        keywords = {"order_outputs": False, **keywords, "return_exceptions": ignore_exceptions}
+        async for _ in self._map_async(*iterators, **keywords):
+            pass
+
+    def _run_map_async(self, inputs: tuple[Any, int | None], keywords: MapKeywords) -> AsyncIterator[R]:
+        iterator, total = inputs
+        return self._new_map(_map_options(self.name, keywords), total).outputs_async(iterator)
+
+    def _new_map(self, options: MapOptions, total: int | None) -> Map:
+        return Map(self._client(), self.name, self._config.at_most_once, options, total)
+
+    # The pool.
+
+    @property
+    def update_autoscaler(self) -> Dual[..., AutoscalerSettings]:
+        """Change settings of the running pool; returns all of those in force.
+
+        Keywords: min_containers, max_containers, buffer_containers, scaledown_window (seconds). None leaves a
+        setting as it is; changes merge, take effect at once, and last until the app ends.
+
+        Raises:
+            InvalidError: A setting is out of its bounds, alone or together with the others.
+        """
+        return Dual(self._update_autoscaler, self._update_autoscaler_async)
+
+    def _update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: float | None = None,
+    ) -> AutoscalerSettings:
+        changes = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return self._connect()[1].update_autoscaler(self._pool_id(), given)
+
+    async def _update_autoscaler_async(self, **changes: Any) -> AutoscalerSettings:
+        return await _in_thread(lambda: self._update_autoscaler(**changes))
+
+    @property
+    def get_current_stats(self) -> Dual[[], Stats]:
+        """A look at the pool: cheap enough to poll ten times a second; starts nothing."""
+        return Dual(self._get_current_stats, self._get_current_stats_async)
+
+    def _get_current_stats(self) -> Stats:
+        return Stats(**self._connect()[1].stats(self._pool_id()))
+
+    async def _get_current_stats_async(self) -> Stats:
+        return await _in_thread(self._get_current_stats)
+
+    def with_options(self, **options: Unpack[FunctionOptions]) -> Function[P, R]:
+        """A handle to the same function with other options and a pool of its own; no I/O.
+
+        The same options give the same pool; handles stack.
+
+        Raises:
+            InvalidError: As `@app.function` does. A variant keeps the function's name.
+        """
+        if "name" in options:
+            raise InvalidError(
+                f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its function's name",
+                "decorate the function again with @app.function(name=...) for a function of another name",
+            )
+        variant = {**dict(self._variant), **cast(dict[str, Any], options)}
+        return Function(self._home, self._raw, self._options, tuple(sorted(variant.items())))
+
+    # Connection.
+
+    def _pool_id(self) -> str:
+        app_id = self._home.app_id
+        if app_id is None:
+            raise ExecutionError(
+                f"{self.name} was used while its app {self._home.app_name} is not running",
+                f"call it inside `with app.run():`, or start the program with `flexray run`; "
+                f"{self.name}.local(...) runs it here",
+            )
+        return self._base_pool_id(app_id) + _suffix(self._variant)
+
+    def _base_pool_id(self, app_id: str) -> str:
+        return f"{app_id}/{self.name}"
+
+    def _client(self) -> backend.Client:
+        connection = self._connection
+        if connection is None or connection[0] != self._home.app_id or not connection[1].is_current:
+            connection = self._connect()
+        return connection[2]
+
+    def _connect(self) -> tuple[str, backend.Backend, backend.Client]:
+        pool_id = self._pool_id()
+        connected = backend.connect()
+        app_id = cast(str, self._home.app_id)
+        if self._variant:
+            connected.open_variant(app_id, pool_id, self._base_pool_id(app_id), self._config)
+        self._connection = (app_id, connected, connected.client(pool_id, self._config))
+        return self._connection
+
+
+class _AsyncWaiter:
+    """A sink for one input, on which a coroutine waits."""
+
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
+
+        self._loop = asyncio.get_running_loop()
+        self.future: Any = self._loop.create_future()
+
+    def settle(self, input_ids: Any, statuses: bytes, payloads: Any) -> None:
+        outcome = (statuses[0], payloads[0])
+        self._loop.call_soon_threadsafe(lambda: None if self.future.done() else self.future.set_result(outcome))
+
+
+def _suffix(variant: tuple[tuple[str, Any], ...]) -> str:
+    """What tells the pool of a variant from the others; the same for the same options in any process."""
+    if not variant:
+        return ""
+    return "~" + hashlib.sha256(repr(variant).encode()).hexdigest()[:8]
+
+
+def _map_options(name: str, keywords: MapKeywords) -> MapOptions:
+    known = MapKeywords.__annotations__
+    for keyword in keywords:
+        if keyword not in known:
+            raise InvalidError(
+                f"map of {name} got an unknown keyword {keyword!r}",
+                f"it takes {', '.join(known)}; arguments of the function go into kwargs={{...}}",
+            )
+    if keywords.get("wrap_returned_exceptions") is not None:
+        logger.warning("wrap_returned_exceptions does nothing: FlexRay never wraps exceptions")
+    return MapOptions(
+        kwargs=keywords.get("kwargs") or {},
+        ordered=keywords.get("order_outputs", True),
+        return_exceptions=keywords.get("return_exceptions", False),
+        progress=keywords.get("progress"),
+    )
+
+
+def _loop_is_running() -> bool:
+    """Whether a blocking call here would stop an event loop that other code needs."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001  # The cheap form.
+        return False
+    ipython = sys.modules.get("IPython")
+    return ipython is None or ipython.get_ipython() is None  # In a notebook a loop always runs.
+
+
+def _refuse_in_loop(name: str, method: str) -> None:
+    if _loop_is_running():
+        raise InvalidError(
+            f"{name}.{method} would block the event loop that runs here",
+            f"use `async for result in {name}.{method}.aio(...)`"
+            if method != "for_each"
+            else f"use `await {name}.for_each.aio(...)`",
+        )
+
+
+def _warn_in_loop(name: str) -> None:
+    if _loop_is_running():
+        logger.warning("%s.remote blocks the event loop that runs here: use `await %s.remote.aio(...)`", name, name)
+
+
+async def _in_thread(work: Callable[[], R]) -> R:
+    import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
+
+    return await asyncio.to_thread(work)
+
+
+async def _zipped_async(iterators: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...]]:
+    """The argument tuples of a map over iterators of both kinds; the shortest wins."""
+    sources = [i.__aiter__() if hasattr(i, "__aiter__") else iter(i) for i in iterators]
+    while True:
+        args = []
+        for source in sources:
+            try:
+                args.append(await source.__anext__() if hasattr(source, "__anext__") else next(source))
+            except (StopAsyncIteration, StopIteration):
+                return
+        yield tuple(args)
+
+
+async def _spread_async(iterator: Any) -> AsyncIterator[tuple[Any, ...]]:
+    async for item in iterator:
+        yield tuple(item)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a generator, sync or async."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+

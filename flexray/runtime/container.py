@@ -1,0 +1,377 @@
+"""A container: one Ray actor that holds the user's code and runs batches of inputs.
+
+One rule: user code never runs on either event loop of the actor, so the container always answers control;
+and every outcome is an envelope, so a user's exception is a result and not a Ray error.
+
+`run` is in the default concurrency group, `load`, `reclaim`, `cancel`, `release`, `output`, `stop` and
+`attend` in `control`, which has its own event loop. What is on a slot is decided by `core.occupancy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import ray
+
+from flexray.context import RunningInput, current_input, enter_container
+from flexray.core.events import CANCELLED, FAILED, LOST, OK
+from flexray.core.occupancy import Arrival, BatchKey, Occupancy, Work
+from flexray.errors import DeserializationError
+from flexray.runtime.output import Capture, current_dispatcher
+from flexray.runtime.shipping import apply_import_paths
+from flexray.runtime.wire import (
+    CONTROLLER_NAME,
+    NAMESPACE,
+    AccountMessage,
+    AnswerMessage,
+    BatchMessage,
+    LoadAnswer,
+    PoolSpec,
+    Resolved,
+    decode,
+    encode_answer,
+)
+from flexray.serialization import (
+    Parts,
+    pack_exception,
+    pack_result,
+    register_reference_type,
+    unpack_call,
+    unpack_function,
+)
+
+SAMPLES_MAX = 8
+"""Service times told per batch."""
+HELLO_S = 60.0
+"""A container that has run nothing for this long asks the controller whether it is known (rule 12)."""
+
+RUNS_MAX = 100_000
+"""Calls of `run` under way: far more than two batches per slot can be."""
+CONTROL_MAX = 10_000
+
+class _Job:
+    """A batch with what is needed to run it."""
+
+    __slots__ = ("calls", "message", "objects", "work")
+
+    def __init__(self, message: BatchMessage, objects: tuple[Any, ...], work: Work) -> None:
+        self.message = message
+        self.work = work
+        self.calls = message.calls
+        self.objects = objects
+
+
+class Container:
+    """See the module. `ContainerActor` is this class as Ray runs it; workers import this one by its name."""
+
+    def __init__(self, name: str, spec_data: bytes, slots: int, *, hide_gpus: bool) -> None:
+        self._name = name
+        self._spec_data = spec_data
+        self._spec: PoolSpec | None = None
+        self._slots = slots
+        self._function: Callable[..., Any] = _not_loaded
+        self._is_async = False
+        self._lock = threading.Lock()
+        self._occupancy = Occupancy(slots)
+        self._jobs: dict[BatchKey, _Job] = {}
+        self._waiters: dict[BatchKey, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
+        self._releases: dict[int, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
+        self._capture = Capture()
+        self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._user_loop: asyncio.AbstractEventLoop | None = None
+        self._ran_at = time.monotonic()
+        self._loaded: LoadAnswer | None = None
+        register_reference_type(ray.ObjectRef)
+        if hide_gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing where num_gpus is 0.
+
+    # Life.
+
+    @ray.method(concurrency_group="control")
+    async def placed(self) -> None:
+        """Return as soon as there is a process."""
+
+    @ray.method(concurrency_group="control")
+    async def load(self) -> LoadAnswer:
+        """Load the user's code; again after a controller's restart, when it tells the leases in use."""
+        if self._loaded is None:
+            loop = asyncio.get_running_loop()
+            self._loaded = await loop.run_in_executor(None, self._load)
+            if self._loaded.ready:
+                self._hello_task = loop.create_task(self._say_hello())
+        with self._lock:
+            return self._loaded._replace(busy=self._occupancy.busy)
+
+    def _load(self) -> LoadAnswer:
+        try:
+            spec: PoolSpec = decode(self._spec_data)
+            os.environ.update(spec.config.env)
+            apply_import_paths(spec.import_paths)
+            self._capture.install()
+            enter_container()
+            self._function = unpack_function(spec.code)
+        except DeserializationError as error:
+            return LoadAnswer(ready=False, reason=error.sentence(), permanent=True)
+        except BaseException as error:  # noqa: BLE001  # Importing the user's modules may raise anything.
+            return LoadAnswer(ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error))
+        self._spec = spec
+        self._is_async = inspect.iscoroutinefunction(self._function)
+        if self._is_async:
+            self._user_loop = asyncio.new_event_loop()
+            self._start_thread(self._run_user_loop, "user-loop")
+        else:
+            for number in range(self._slots):
+                self._start_thread(self._serve_slot, f"slot-{number}")
+        return LoadAnswer(ready=True)
+
+    def _start_thread(self, target: Callable[[], None], name: str) -> None:
+        threading.Thread(target=target, name=f"flexray-{name}", daemon=True).start()
+
+    @ray.method(concurrency_group="control")
+    async def attend(self) -> None:
+        """Park until this process dies; the error of this call is Ray's word of that."""
+        await asyncio.Event().wait()
+
+    @ray.method(concurrency_group="control")
+    async def stop(self) -> None:
+        """Exit; only called when no lease is out."""
+        ray.actor.exit_actor()
+
+    async def _say_hello(self) -> None:
+        """Exit when nothing has run for a while and the controller does not know this container."""
+        while True:
+            await asyncio.sleep(HELLO_S / 4)
+            if time.monotonic() - self._ran_at < HELLO_S or self._occupancy.busy:
+                continue
+            try:
+                controller = ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
+                known = await asyncio.wait_for(_awaited(controller.hello.remote(self._name)), HELLO_S)
+            except (ValueError, TimeoutError, ray.exceptions.RayError):
+                known = False
+            if not known and not self._occupancy.busy:
+                os._exit(0)
+            self._ran_at = time.monotonic()
+
+    # Batches.
+
+    async def run(self, data: bytes, *objects: Any) -> Any:
+        """Run a batch; the answer accounts for every input of it. Idempotent by the batch's id."""
+        message: BatchMessage = decode(data)
+        key = (message.dispatcher_id, message.batch_id)
+        loop = asyncio.get_running_loop()
+        self._ran_at = now = time.monotonic()
+        assert self._spec is not None  # Leases exist only after it said that it is ready.
+        with self._lock:
+            arrival, work = self._occupancy.arrive(
+                key,
+                message.lease_number,
+                len(message.calls),
+                now,
+                again=message.again,
+                at_most_once=self._spec.config.at_most_once,
+            )
+            if work.over_at is not None:
+                return self._answer(work, message.dispatcher_id)
+            waiter = loop.create_future()
+            self._waiters.setdefault(key, []).append((loop, waiter))
+            if arrival is not Arrival.KNOWN:
+                self._jobs[key] = job = _Job(message, objects, work)
+                if arrival is Arrival.BEGINS:
+                    self._begin(job)
+        await waiter
+        return self._answer(work, message.dispatcher_id)
+
+    def _begin(self, job: _Job) -> None:
+        if self._user_loop is not None:
+            self._user_loop.call_soon_threadsafe(self._start_async_job, job)
+        else:
+            self._queue.put(job)
+
+    def _answer(self, work: Work, dispatcher_id: str) -> Any:
+        statuses = bytes([LOST if status is None else status for status in work.statuses])
+        ran = statuses.count(OK) + statuses.count(FAILED)
+        return encode_answer(
+            AnswerMessage(
+                statuses,
+                list(work.payloads),
+                tuple(work.sample_s),
+                work.busy_s,
+                ran,
+                work.bounced,
+                self._capture.drain(dispatcher_id),
+            )
+        )
+
+    def _end(self, job: _Job) -> None:
+        """Called by whatever ran the batch, on its thread."""
+        work = job.work
+        with self._lock:
+            following = self._occupancy.end(work, time.monotonic())
+            del self._jobs[work.key]
+            waiters = self._waiters.pop(work.key, [])
+            if following is not None:
+                self._begin(self._jobs[following.key])
+            else:
+                waiters += self._releases.pop(work.lease_number, [])
+        for loop, waiter in waiters:
+            loop.call_soon_threadsafe(_wake, waiter)
+
+    # Running user code: one thread per slot, or one loop for async functions.
+
+    def _serve_slot(self) -> None:
+        while True:
+            job = self._queue.get()
+            try:
+                self._run_job(job)
+            finally:
+                self._end(job)
+
+    def _run_job(self, job: _Job) -> None:
+        work, function, clock = job.work, self._function, time.perf_counter
+        dispatcher_id = job.message.dispatcher_id
+        current_dispatcher.set(dispatcher_id)
+        self._capture.begin(dispatcher_id)
+        while (position := work.take()) is not None:
+            if job.calls[position] is None:
+                work.settle(position, CANCELLED)
+                continue
+            current_input.set(_running(job.message, position))
+            began = clock()
+            try:
+                args, kwargs = _arguments(job, position)
+                status, payload = OK, pack_result(function(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
+                status, payload = FAILED, pack_exception(error)
+            work.settle(position, status, payload)
+            _note_time(work, clock() - began)
+        self._capture.end(dispatcher_id)
+
+    def _run_user_loop(self) -> None:
+        assert self._user_loop is not None
+        asyncio.set_event_loop(self._user_loop)
+        self._user_loop.run_forever()
+
+    def _start_async_job(self, job: _Job) -> None:
+        assert self._user_loop is not None
+        task = self._user_loop.create_task(self._run_async_job(job))
+        task.add_done_callback(lambda _: self._end(job))
+
+    async def _run_async_job(self, job: _Job) -> None:
+        work, clock = job.work, time.perf_counter
+        dispatcher_id = job.message.dispatcher_id
+        current_dispatcher.set(dispatcher_id)
+        self._capture.begin(dispatcher_id)
+        while (position := work.take()) is not None:
+            if job.calls[position] is None:
+                work.settle(position, CANCELLED)
+                continue
+            current_input.set(_running(job.message, position))
+            began = clock()
+            try:
+                args, kwargs = _arguments(job, position)
+                status, payload = OK, pack_result(await self._function(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
+                status, payload = FAILED, pack_exception(error)
+            work.settle(position, status, payload)
+            _note_time(work, clock() - began)
+        self._capture.end(dispatcher_id)
+
+    # Control.
+
+    @ray.method(concurrency_group="control")
+    async def reclaim(self, dispatcher_id: str, batch_id: int) -> Any:
+        """Take the batch's unstarted inputs out; None: not known here (yet)."""
+        with self._lock:
+            work = self._occupancy.reclaim((dispatcher_id, batch_id))
+            if work is None:
+                return None
+            positions, statuses, payloads = work.account()
+        return encode_answer(AccountMessage(positions, statuses, payloads))
+
+    @ray.method(concurrency_group="control")
+    async def cancel(self, dispatcher_id: str, batch_id: int, positions: tuple[int, ...]) -> None:
+        """Drop these inputs of a batch where they have not begun."""
+        with self._lock:
+            self._occupancy.cancel((dispatcher_id, batch_id), positions)
+
+    @ray.method(concurrency_group="control")
+    async def release(self, lease_number: int) -> None:
+        """Drop the lease; return when nothing of it runs any more."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._occupancy.release(lease_number):
+                return
+            waiter = loop.create_future()
+            self._releases.setdefault(lease_number, []).append((loop, waiter))
+        await waiter
+
+    @ray.method(concurrency_group="control")
+    async def output(self, dispatcher_id: str) -> list[tuple[str, str]]:
+        """What this dispatcher's inputs have printed since the last message to it."""
+        return self._capture.drain(dispatcher_id)
+
+
+ContainerActor = ray.remote(
+    num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"control": CONTROL_MAX}
+)(Container)
+
+
+def _running(message: BatchMessage, position: int) -> RunningInput:
+    input_id = message.input_ids[position]
+    return message.dispatcher_id, input_id, message.attempts.get(input_id, 1)
+
+
+def _arguments(job: _Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call's arguments; what travelled beside the message is put where it stood."""
+    call = job.calls[position]
+    if isinstance(call, bytes):
+        return unpack_call(call)
+    packed, first, count, resolved = call
+    objects = job.objects[first : first + count]
+    if packed is None:
+        packed, objects = objects[0], objects[1:]
+    passed_on = len(objects) - resolved
+    if isinstance(packed, Parts):
+        packed.references = [box[0] for box in objects[:passed_on]]
+    args, kwargs = unpack_call(packed)
+    if resolved:
+        values = objects[passed_on:]
+        args = tuple([_resolve(value, values) for value in args])
+        kwargs = {name: _resolve(value, values) for name, value in kwargs.items()}
+    return args, kwargs
+
+
+def _resolve(value: Any, objects: tuple[Any, ...]) -> Any:
+    return objects[value.index] if type(value) is Resolved else value
+
+
+def _note_time(work: Work, seconds: float) -> None:
+    work.busy_s += seconds
+    if len(work.sample_s) < SAMPLES_MAX:
+        work.sample_s.append(seconds)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def _awaited(ref: Any) -> Any:
+    return await ref
+
+
+def _not_loaded() -> None:
+    raise AssertionError("an input came before the container was ready")
+
+
+def _trace(error: BaseException) -> str:
+    import traceback  # noqa: PLC0415  # Only a failing start needs it.
+
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,260 @@
+"""The controller: one detached actor on the head node, which hosts the pools and the apps.
+
+One rule: everything happens on its one event loop, and nothing there waits for anything but a parked report;
+what it must remember over its own death is in the store before it is acted upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+
+from flexray.config import AutoscalerSettings
+from flexray.core.events import Report, Ticked
+from flexray.core.ledger import State
+from flexray.core.pool import SHARING_TICK_S, TICK_S
+from flexray.errors import NotFoundError
+from flexray.runtime.launcher import Launcher
+from flexray.runtime.liveness import is_alive
+from flexray.runtime.poolhost import PoolHost
+from flexray.runtime.store import Store, state_file
+from flexray.runtime.wire import ACTOR_PREFIX, GONE, NAMESPACE, AppSpec, PoolSpec, decode, encode
+
+logger = logging.getLogger("flexray")
+
+CALLS_MAX = 1_000_000
+"""Calls under way: each dispatcher parks one report per pool."""
+LIVENESS_EVERY_S = 2.0
+SILENT_FALLBACK_S = 60.0
+"""A silent process of which Ray knows nothing is taken for dead after this long."""
+
+
+class Controller:
+    """See the module. `ControllerActor` is this class as Ray runs it; workers import this one by its name."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self._store = Store(state_file(cluster_id, "controller"))
+        self._epoch = self._store.next_epoch()
+        self._launcher = Launcher()
+        self._apps: dict[str, AppSpec] = {}
+        self._pools: dict[str, PoolHost] = {}
+        self._users: dict[str, dict[str, None]] = {}
+        """Processes that ever reported, by pool; the store has them too."""
+        for user in self._store.dispatchers():
+            process, _, pool_id = user.partition(" ")
+            self._users.setdefault(pool_id, {})[process] = None
+        self._unknown_since: dict[str, float] = {}
+        self._recover()
+        loop = asyncio.get_event_loop()
+        self._tasks = [loop.create_task(self._tick()), loop.create_task(self._watch_lives())]
+
+    # Apps.
+
+    async def open_app(self, data: bytes) -> None:
+        """Start an app's pools; their minimum containers start at once."""
+        app: AppSpec = decode(data)
+        self._store.save_app(app.app_id, data)
+        self._apps[app.app_id] = app
+        for spec in app.pools:
+            self._pools[spec.pool_id] = PoolHost(spec, self._epoch, self._launcher)
+
+    async def open_pool(self, data: bytes) -> None:
+        """Add a pool to an app that runs: a variant made by `with_options`. Again is fine."""
+        spec: PoolSpec = decode(data)
+        app = self._apps.get(spec.app_id)
+        if app is None:
+            raise _not_running(spec.pool_id)
+        if spec.pool_id in self._pools:
+            return
+        app = AppSpec(app.app_id, app.name, app.opener, (*app.pools, spec))
+        self._store.save_app(app.app_id, encode(app))
+        self._apps[app.app_id] = app
+        self._pools[spec.pool_id] = PoolHost(spec, self._epoch, self._launcher)
+
+    async def pool_spec(self, pool_id: str) -> bytes:
+        """The spec of a pool, for a caller that makes a variant of it."""
+        return encode(self._host(pool_id).spec)
+
+    async def close_app(self, app_id: str) -> None:
+        """End an app with everything that it started; returns when its containers are being killed."""
+        app = self._apps.pop(app_id, None)
+        if app is None:
+            return
+        hosts = [self._pools.pop(spec.pool_id) for spec in app.pools if spec.pool_id in self._pools]
+        for host in hosts:
+            host.close()
+        for host in hosts:
+            ending = [task for task in host.busy_tasks if task.get_name() != "attend"]
+            if ending:
+                await asyncio.wait(ending, timeout=5.0)
+        for spec in app.pools:
+            for process in self._users.pop(spec.pool_id, {}):
+                self._store.delete_dispatcher(f"{process} {spec.pool_id}")
+        self._store.delete_app(app_id)
+        self._store.delete_overrides(f"{app_id}/")
+
+    # Pools.
+
+    async def report(self, pool_id: str, data: bytes) -> Any:
+        """A dispatcher's report; parked until there is something to say."""
+        report: Report = decode(data)
+        host = self._pools.get(pool_id)
+        if host is None:
+            return GONE
+        users = self._users.setdefault(pool_id, {})
+        if report.dispatcher_id not in users:
+            users[report.dispatcher_id] = None
+            self._store.save_dispatcher(f"{report.dispatcher_id} {pool_id}")
+        return await host.report(report)
+
+    async def watch(self) -> None:
+        """Parked for ever: its failure tells a process that this controller is dead."""
+        await asyncio.Event().wait()
+
+    async def hello(self, container_id: str) -> bool:
+        """Whether a container that has been idle for long is still wanted."""
+        host = self._pools.get(container_id.rpartition("#")[0])
+        return host is not None and container_id in host.pool.ledger.containers
+
+    async def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
+        """Merge these settings into those in force; returns all of them."""
+        host = self._host(pool_id)
+        settings = host.pool.scaling.settings.merged(**changes)
+        self._store.save_override(pool_id, settings.model_dump_json())
+        host.change_settings(settings)
+        return settings
+
+    async def stats(self, pool_id: str) -> dict[str, Any]:
+        """What `get_current_stats` shows; creates nothing."""
+        pool = self._host(pool_id).pool
+        ledger, callers = pool.ledger, pool.callers
+        ready = ledger.count(State.READY)
+        decision = pool.scaling.decisions[-1] if pool.scaling.decisions else None
+        return {
+            "backlog": callers.used.pending,
+            "num_total_runners": ready + ledger.count(State.LAUNCHED) + ledger.count(State.LOADING),
+            "num_running_inputs": callers.assigned,
+            "input_headroom": max(0, ready * ledger.slots - callers.assigned),
+            "containers": {state.value: ledger.count(state) for state in State},
+            "settings": pool.scaling.settings,
+            "last_decision": None if decision is None else str(decision.decision.reason),
+        }
+
+    def _host(self, pool_id: str) -> PoolHost:
+        host = self._pools.get(pool_id)
+        if host is None:
+            raise _not_running(pool_id)
+        return host
+
+    # Time.
+
+    async def _tick(self) -> None:
+        due_at = 0.0
+        while True:
+            now = time.monotonic()
+            whole = now >= due_at
+            if whole:
+                due_at = now + TICK_S
+            for host in list(self._pools.values()):
+                try:
+                    if host.pool.is_sharing or (whole and not host.is_idle):
+                        host.handle(Ticked())
+                        host.watch_placement()
+                except Exception:
+                    logger.exception("in pool %s", host.spec.pool_id)
+            sharing = any(host.pool.is_sharing for host in self._pools.values())
+            await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
+
+    async def _watch_lives(self) -> None:
+        """Ask Ray whether the silent and the openers of apps live (protocol rule 5)."""
+        while True:
+            await asyncio.sleep(LIVENESS_EVERY_S)
+            silent = {i for host in self._pools.values() for i in host.pool.silent()}
+            openers = {app.opener for app in self._apps.values() if app.opener is not None}
+            recovering = [host.spec.pool_id for host in self._pools.values() if host.pool.recovering]
+            expected = {process for pool_id in recovering for process in self._users.get(pool_id, ())}
+            for process in sorted(silent | openers | expected):
+                try:
+                    if await self._is_dead(process, silent=process in silent):
+                        await self._lose_process(process)
+                except Exception:
+                    logger.exception("about process %s", process)
+
+    async def _is_dead(self, process: str, *, silent: bool) -> bool:
+        alive = await asyncio.get_running_loop().run_in_executor(None, is_alive, process)
+        if alive is None and silent:
+            since = self._unknown_since.setdefault(process, time.monotonic())
+            return time.monotonic() - since > SILENT_FALLBACK_S
+        self._unknown_since.pop(process, None)
+        return alive is False
+
+    async def _lose_process(self, process: str) -> None:
+        for pool_id, users in self._users.items():
+            if users.pop(process, "") is None:
+                self._store.delete_dispatcher(f"{process} {pool_id}")
+        for host in self._pools.values():
+            host.lose_dispatcher(process)
+        for app in [app for app in self._apps.values() if app.opener == process]:
+            logger.info("app %s ends: the process that opened it is gone", app.name)
+            await self.close_app(app.app_id)
+
+    # Restart.
+
+    def _recover(self) -> None:
+        """Take up the apps of the store and the containers that Ray has (protocol rule 9)."""
+        overrides = self._store.overrides()
+        found = _containers_in_ray()
+        for app_id, data in self._store.apps().items():
+            app: AppSpec = decode(data)
+            self._apps[app_id] = app
+            for spec in app.pools:
+                mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
+                settings = overrides.get(spec.pool_id)
+                self._pools[spec.pool_id] = PoolHost(
+                    spec,
+                    self._epoch,
+                    self._launcher,
+                    settings=None if settings is None else AutoscalerSettings.model_validate_json(settings),
+                    found=mine,
+                    expected=self._users.get(spec.pool_id, ()),
+                )
+        for handle in found.values():  # Of apps that ended while nobody was there to end them.
+            ray.kill(handle)
+
+
+ControllerActor = ray.remote(
+    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS_MAX
+)(Controller)
+
+
+def _containers_in_ray() -> dict[str, Any]:
+    """Container id to handle of every container that Ray lists, unplaced ones included."""
+    containers = {}
+    for name in _names():
+        container_id = name.removeprefix(ACTOR_PREFIX)
+        if "#" in container_id:
+            try:
+                containers[container_id] = ray.get_actor(name, namespace=NAMESPACE)
+            except ValueError:
+                continue  # Died in between.
+    return containers
+
+
+def _names() -> Iterable[str]:
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == NAMESPACE and actor["name"].startswith(ACTOR_PREFIX):
+            yield actor["name"]
+
+
+def _not_running(pool_id: str) -> Exception:
+    return NotFoundError(
+        f"{pool_id.split('/')[-1]} has no pool: its app is not running",
+        "call it inside `with app.run():`, or start the program with `flexray run`",
+    )
+
+

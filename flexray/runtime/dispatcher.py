@@ -1,0 +1,112 @@
+"""The dispatcher of this process: one thread on which answers arrive, for all pools.
+
+One rule: Ray calls back on a thread of its own, which must never wait for Ray; so whatever it brings is put
+into a queue and taken in here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from flexray.config import FunctionConfig
+from flexray.errors import InputCancelledError
+from flexray.runtime.poolclient import PoolClient
+
+logger = logging.getLogger("flexray")
+
+TICK_S = 0.020
+"""How often clocks in the core are looked at, while anything is under way."""
+WATCH_PAUSE_S = 0.2
+
+
+class Dispatcher:
+    """The pools that this process uses. `process` is its identity at the controller."""
+
+    def __init__(self, process: str, controller: Any) -> None:
+        self.process = process
+        self.controller = controller
+        self._clients: dict[str, PoolClient] = {}
+        self._lock = threading.Lock()
+        self._active: dict[PoolClient, None] = {}
+        self._queue: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
+        self._closed = False
+        self._watch_at = 0.0
+        self._watching = False
+        self._thread = threading.Thread(target=self._run, name="flexray-dispatcher", daemon=True)
+        self._thread.start()
+
+    def client(self, pool_id: str, config: FunctionConfig) -> PoolClient:
+        """The client of a pool; the same one every time."""
+        client = self._clients.get(pool_id)
+        if client is None:
+            with self._lock:
+                client = self._clients.setdefault(pool_id, PoolClient(pool_id, config, self))
+        return client
+
+    def forget(self, client: PoolClient) -> None:
+        """The pool is gone; one of the same name would be another."""
+        self._clients.pop(client.pool_id, None)
+        self._active.pop(client, None)
+
+    def close_app(self, app_id: str) -> None:
+        """Whatever waits in the pools of an app that has ended is cancelled."""
+        for client in [c for c in self._clients.values() if c.pool_id.startswith(f"{app_id}/")]:
+            client.close(InputCancelledError(f"an input of {client.pool_id} was cancelled: its app has ended"))
+            self.forget(client)
+
+    def follow(self, ref: Any, take: Callable[[Any], None]) -> None:
+        """Give what the ref comes to, value or exception, to `take` on the dispatcher's thread."""
+        queue = self._queue
+        ref.future().add_done_callback(lambda future: queue.put((take, future)))
+
+    def wake(self, client: PoolClient) -> None:
+        """The client may have clocks running."""
+        if client not in self._active:
+            self._active[client] = None
+            self._queue.put(None)
+
+    def close(self) -> None:
+        """End the thread; Ray has been shut down."""
+        self._closed = True
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        ticked_at = 0.0
+        while not self._closed:
+            try:
+                item = self._queue.get(timeout=TICK_S if self._active else None)
+            except Empty:
+                item = None
+            try:
+                if item is not None:
+                    take, future = item
+                    error = future.exception()
+                    take(future.result() if error is None else error)
+                now = time.monotonic()
+                if now - ticked_at >= TICK_S:
+                    ticked_at = now
+                    self._tick(now)
+            except Exception:
+                logger.exception("in the dispatcher")
+
+    def _tick(self, now: float) -> None:
+        for client in list(self._active):
+            self._active.pop(client, None)  # Before the look, so that a wake in between is not lost.
+            if not client.is_idle:
+                self._active[client] = None
+                client.tick(now)
+        if self._active and not self._watching and now >= self._watch_at:
+            self._watching = True
+            self.follow(self.controller.watch.remote(), self._controller_lost)
+
+    def _controller_lost(self, _: Any) -> None:
+        """The watch ends only when the controller is dead; its successor must hear from every pool."""
+        self._watching = False
+        self._watch_at = time.monotonic() + WATCH_PAUSE_S
+        for client in list(self._clients.values()):
+            client.controller_lost()

@@ -1,0 +1,54 @@
+"""Makes and ends the actors that are containers.
+
+One rule: creating a named actor waits for Ray's head, so it happens on a thread of its own, in order; the
+controller's event loop never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+
+from flexray.runtime.container import RUNS_MAX, ContainerActor
+from flexray.runtime.placement import actor_options, hidden_gpus
+from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, PoolSpec
+
+Handle = Any
+"""A Ray actor handle; Ray has no type for one that mypy could use."""
+
+
+class Launcher:
+    """Starts containers one after another, off the event loop."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
+
+    async def start(self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
+        """The handle of a new container; Ray may place it whenever it can."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _create, container_id, spec, spec_data, slots)
+
+    async def kill(self, handle: Handle) -> None:
+        """End it now; withdraws its demand where Ray has not placed it."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, ray.kill, handle)
+
+
+def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
+    resources = spec.config.resources
+    nodes = ray.nodes() if resources.gpu else ()
+    options: Mapping[str, Any] = actor_options(resources, nodes)
+    if spec.runtime_env:
+        options = {**options, "runtime_env": spec.runtime_env}
+    container = ContainerActor.options(
+        name=ACTOR_PREFIX + container_id,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        max_concurrency=RUNS_MAX,
+        enable_task_events=False,
+        **options,
+    )
+    return container.remote(container_id, spec_data, slots, hide_gpus=hidden_gpus(resources))

@@ -1,0 +1,112 @@
+"""Catches what user code prints in a container, by the caller whose input printed it.
+
+One rule: a line belongs to the dispatcher whose input runs in this context; where the context says nothing
+(a thread of the user's own) and one dispatcher alone has inputs here, it belongs to that one.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections import deque
+from contextvars import ContextVar
+from typing import TextIO
+
+KEPT_CHARACTERS = 1 << 20
+"""Per dispatcher, while nobody fetches it; the oldest lines go first."""
+
+current_dispatcher: ContextVar[str | None] = ContextVar("flexray_dispatcher", default=None)
+
+
+class Capture:
+    """Lines printed here, by dispatcher."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[str, deque[tuple[str, str]]] = {}
+        self._sizes: dict[str, int] = {}
+        self._partial: dict[tuple[str, str], str] = {}
+        self._active: dict[str, int] = {}
+
+    def install(self) -> None:
+        """Replace sys.stdout and sys.stderr of this process."""
+        sys.stdout = _Router(self, "stdout", sys.stdout)
+        sys.stderr = _Router(self, "stderr", sys.stderr)
+
+    def begin(self, dispatcher_id: str) -> None:
+        with self._lock:
+            self._active[dispatcher_id] = self._active.get(dispatcher_id, 0) + 1
+
+    def end(self, dispatcher_id: str) -> None:
+        """An input is over: what it left without a newline is a line."""
+        with self._lock:
+            self._active[dispatcher_id] -= 1
+            if not self._active[dispatcher_id]:
+                del self._active[dispatcher_id]
+                for stream in ("stdout", "stderr"):
+                    rest = self._partial.pop((dispatcher_id, stream), "")
+                    if rest:
+                        self._add(dispatcher_id, stream, rest + "\n")
+
+    def write(self, stream: str, text: str) -> bool:
+        """Keep the text; False where it belongs to nobody."""
+        dispatcher_id = current_dispatcher.get()
+        with self._lock:
+            if dispatcher_id is None:
+                if len(self._active) != 1:
+                    return False
+                dispatcher_id = next(iter(self._active))
+            whole = self._partial.pop((dispatcher_id, stream), "") + text
+            lines, newline, rest = whole.rpartition("\n")
+            if newline:
+                self._add(dispatcher_id, stream, lines + newline)
+            if rest:
+                self._partial[dispatcher_id, stream] = rest
+            return True
+
+    def drain(self, dispatcher_id: str) -> list[tuple[str, str]]:
+        """(stream, whole lines) printed for this dispatcher since the last call."""
+        if dispatcher_id not in self._lines:
+            return []
+        with self._lock:
+            self._sizes.pop(dispatcher_id, None)
+            return list(self._lines.pop(dispatcher_id, ()))
+
+    def _add(self, dispatcher_id: str, stream: str, text: str) -> None:
+        lines = self._lines.setdefault(dispatcher_id, deque())
+        lines.append((stream, text))
+        size = self._sizes.get(dispatcher_id, 0) + len(text)
+        while size > KEPT_CHARACTERS and len(lines) > 1:
+            size -= len(lines.popleft()[1])
+        self._sizes[dispatcher_id] = size
+
+
+class _Router(io.TextIOBase):
+    """A standard stream that gives the capture what it can place, and the rest to the stream behind it."""
+
+    def __init__(self, capture: Capture, stream: str, behind: TextIO) -> None:
+        self._capture = capture
+        self._stream = stream
+        self._behind = behind
+
+    def write(self, text: str) -> int:
+        if text and not self._capture.write(self._stream, text):
+            self._behind.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._behind.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._behind.fileno()
+
+    def isatty(self) -> bool:
+        return False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # TextIOBase declares an attribute.
+        return "utf-8"

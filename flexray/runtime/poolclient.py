@@ -1,0 +1,430 @@
+"""One pool as one process uses it: performs what `core.dispatch` decides.
+
+One rule: a blocking call that finds a free leased slot is sent and awaited on its own thread; everything else
+is answered on the dispatcher's thread. Both go through the same `Dispatch`, under one lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
+
+from flexray import output
+from flexray.backend import Sink
+from flexray.config import FunctionConfig
+from flexray.core.dispatch import Dispatch
+from flexray.core.events import (
+    CANCELLED,
+    FAILED,
+    BatchReclaimed,
+    BatchReturned,
+    BatchUnreached,
+    CancelInputs,
+    ContainerLost,
+    ControllerLost,
+    DispatchEffect,
+    DispatchEvent,
+    ForgetContainer,
+    InputsCancelled,
+    InputsSubmitted,
+    PoolView,
+    ReclaimBatch,
+    Report,
+    ReplyReceived,
+    ReportFailed,
+    ReportReleased,
+    SendBatch,
+    SendReport,
+    Settle,
+    Ticked,
+)
+from flexray.errors import ExecutionError
+from flexray.runtime.wire import GONE, AnswerMessage, BatchMessage, Resolved, StoredCall, decode, decode_answer, encode
+from flexray.serialization import LARGE_BYTES, Packed, Parts, pack_call, packed_size
+
+if TYPE_CHECKING:
+    from flexray.runtime.dispatcher import Dispatcher
+
+ALONE_BYTES = 1 << 30
+"""Size told of an input with references: Ray fails a whole call for one of them, so it travels alone."""
+OUTPUT_EVERY_S = 0.5
+
+Prepared = Packed | StoredCall
+
+
+class Waiter:
+    """A sink for one input, on which a thread blocks."""
+
+    __slots__ = ("_settled", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: tuple[int, Any] | None = None
+        self._settled = threading.Lock()
+        self._settled.acquire()
+
+    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
+        self.outcome = (statuses[0], payloads[0])
+        self._settled.release()
+
+    def wait(self) -> tuple[int, Any]:
+        if self.outcome is None:
+            self._settled.acquire()
+        assert self.outcome is not None
+        return self.outcome
+
+
+class PoolClient:
+    """See the module. Any thread may call it."""
+
+    def __init__(self, pool_id: str, config: FunctionConfig, dispatcher: Dispatcher) -> None:
+        self.pool_id = pool_id
+        self._name = config.name
+        self._dispatcher = dispatcher
+        self._lock = threading.Lock()
+        self._dispatch = Dispatch(dispatcher.process, retries=config.retries, at_most_once=config.at_most_once)
+        self._ids = itertools.count(1)
+        self._inputs: dict[int, tuple[Prepared, Sink]] = {}
+        self._handles: dict[str, Any] = {}
+        self._outgoing: dict[int, tuple[Any, dict[int, int]]] = {}
+        """Batch to (container's handle, attempts), from the decision to send it until it is sent."""
+        self._under_way: dict[int, tuple[str, float]] = {}
+        """Batch to (container, when its output was last asked for)."""
+        self._deferred: dict[int, None] = {}
+        self._gone: Exception | None = None
+
+    # What callers do.
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared:
+        """Pack the arguments; large ones go to the object store.
+
+        Raises:
+            SerializationError: An argument cannot be packed.
+        """
+        refs = [value for value in (*args, *kwargs.values()) if isinstance(value, ray.ObjectRef)]
+        if not refs:
+            packed = pack_call(args, kwargs)
+            if type(packed) is bytes and len(packed) <= LARGE_BYTES:
+                return packed
+            return _stored(packed, [])
+        index = {id(ref): number for number, ref in enumerate(refs)}
+        args = tuple([_stand_in(value, index) for value in args])
+        kwargs = {name: _stand_in(value, index) for name, value in kwargs.items()}
+        return _stored(pack_call(args, kwargs), refs)
+
+    def call(self, prepared: Prepared) -> tuple[int, Any]:
+        """Run one input; blocks for its (status, payload)."""
+        waiter = Waiter()
+        input_id = next(self._ids)
+        self._inputs[input_id] = (prepared, waiter)
+        if type(prepared) is not bytes and self._defer(input_id, prepared, patient=False):
+            return self._await(input_id, waiter)
+        own: SendBatch | None = None
+        for effect in self._handle(InputsSubmitted((input_id,))):
+            if type(effect) is SendBatch and effect.input_ids == (input_id,):
+                own = effect
+            else:
+                self._perform(effect)
+        if own is not None:
+            self._send_and_wait(own)
+        return self._await(input_id, waiter)
+
+    def submit(self, prepared: Sequence[Prepared], sink: Sink, *, patient: bool) -> list[int]:
+        """Run inputs; their outcomes go to the sink. Returns their ids, in order."""
+        input_ids = list(itertools.islice(self._ids, len(prepared)))
+        self._inputs.update(zip(input_ids, [(item, sink) for item in prepared], strict=True))
+        ready = input_ids
+        if any(type(item) is not bytes for item in prepared):
+            ready = [
+                i
+                for i, item in zip(input_ids, prepared, strict=True)
+                if type(item) is bytes or not self._defer(i, item, patient=patient)
+            ]
+        if ready:
+            self._take(InputsSubmitted(ready, patient=patient))
+        return input_ids
+
+    def cancel(self, input_ids: Sequence[int]) -> None:
+        """Settle these inputs as cancelled, unless they are settled."""
+        waiting = [i for i in input_ids if i in self._inputs]
+        deferred = [i for i in waiting if self._deferred.pop(i, 0) is None]
+        self._take(InputsCancelled(waiting))
+        for input_id in deferred:  # The core never heard of them.
+            self._settle(Settle((input_id,), bytes([CANCELLED]), (None,)))
+
+    def cancel_sink(self, sink: Sink) -> None:
+        """Settle whatever this sink still waits for as cancelled."""
+        self.cancel([i for i, entry in list(self._inputs.items()) if entry[1] is sink])
+
+    @property
+    def view(self) -> PoolView:
+        """The pool as the newest reply told it."""
+        reply = self._dispatch.last_reply
+        return PoolView() if reply is None else reply.view
+
+    @property
+    def notice(self) -> str | None:
+        """Why inputs wait, where that takes more than time."""
+        reply = self._dispatch.last_reply
+        return None if reply is None else reply.notice
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """(waiting, running, held back for room) of this process's inputs."""
+        dispatch = self._dispatch
+        return dispatch.waiting, dispatch.assigned, dispatch.held_back
+
+    # What the dispatcher's thread does.
+
+    @property
+    def is_idle(self) -> bool:
+        return self._dispatch.is_idle and not self._under_way
+
+    def tick(self, now: float) -> None:
+        """Run what is due, and fetch the output of what has been running for a while."""
+        self._take(Ticked())
+        for batch_id, (container_id, asked_at) in list(self._under_way.items()):
+            if now - asked_at >= OUTPUT_EVERY_S:
+                self._under_way[batch_id] = (container_id, now)
+                handle = self._handles.get(container_id)
+                if handle is not None:
+                    ref = handle.output.remote(self._dispatcher.process)
+                    self._dispatcher.follow(ref, lambda result: self._relay(_value_or(result, [])))
+
+    def controller_lost(self) -> None:
+        self._take(ControllerLost())
+
+    def close(self, reason: Exception) -> None:
+        """Fail whatever waits here: the pool is gone."""
+        self._gone = reason
+        inputs = list(self._inputs)
+        count = len(inputs)
+        if count:
+            self._settle(Settle(inputs, bytes([FAILED]) * count, [reason] * count))
+
+    # Through the core.
+
+    def _handle(self, event: DispatchEvent) -> list[DispatchEffect]:
+        """Take in one event; what depends on the order of events is done under the lock."""
+        with self._lock:
+            effects = self._dispatch.handle(event, time.monotonic())
+            for effect in effects:
+                if type(effect) is SendBatch:
+                    handle = self._handles[effect.lease.container_id]
+                    self._outgoing[effect.batch_id] = (handle, self._dispatch.later_attempts(effect.input_ids))
+                elif type(effect) is ForgetContainer:
+                    self._handles.pop(effect.container_id, None)
+        self._dispatcher.wake(self)
+        return effects
+
+    def _take(self, event: DispatchEvent) -> None:
+        for effect in self._handle(event):
+            self._perform(effect)
+
+    def _perform(self, effect: DispatchEffect) -> None:
+        match effect:
+            case Settle():
+                self._settle(effect)
+            case SendBatch():
+                ref = self._send(effect)
+                self._dispatcher.follow(ref, lambda result: self._take_answer(effect, result))
+            case SendReport(report):
+                ref = self._dispatcher.controller.report.remote(self.pool_id, encode(report))
+                self._dispatcher.follow(ref, lambda result: self._take_reply(report, result))
+            case ReclaimBatch(batch_id, container_id):
+                self._reclaim(batch_id, container_id)
+            case CancelInputs(batch_id, container_id, positions):
+                handle = self._handles.get(container_id)
+                if handle is not None:
+                    handle.cancel.remote(self._dispatcher.process, batch_id, positions)
+            case ForgetContainer():
+                pass  # Done under the lock.
+
+    def _settle(self, effect: Settle) -> None:
+        input_ids, pop = effect.input_ids, self._inputs.pop
+        if len(input_ids) == 1:
+            entry = pop(input_ids[0], None)
+            if entry is not None:
+                entry[1].settle(input_ids, effect.statuses, effect.payloads)
+            return
+        sinks = [entry[1] if (entry := pop(i, None)) is not None else None for i in input_ids]
+        first = sinks[0]
+        if first is not None and sinks.count(first) == len(sinks):
+            first.settle(input_ids, effect.statuses, effect.payloads)
+            return
+        for position, sink in enumerate(sinks):
+            if sink is not None:
+                status = effect.statuses[position : position + 1]
+                sink.settle((input_ids[position],), status, (effect.payloads[position],))
+
+    # To containers.
+
+    def _send(self, effect: SendBatch) -> Any:
+        handle, attempts = self._outgoing.pop(effect.batch_id)
+        self._under_way[effect.batch_id] = (effect.lease.container_id, time.monotonic())
+        calls: list[Any] = []
+        objects: list[Any] = []
+        for input_id in effect.input_ids:
+            entry = self._inputs.get(input_id)
+            call: Any = None if entry is None else entry[0]  # None: cancelled since.
+            if type(call) is StoredCall:
+                call = (entry[0].packed, len(objects), len(entry[0].objects), entry[0].resolved)
+                objects += entry[0].objects
+            calls.append(call)
+        message = BatchMessage(
+            self._dispatcher.process,
+            effect.batch_id,
+            effect.lease.number,
+            effect.again,
+            effect.input_ids,
+            attempts,
+            calls,
+        )
+        return handle.run.remote(encode(message), *objects)
+
+    def _send_and_wait(self, effect: SendBatch) -> None:
+        ref = self._send(effect)
+        result: Any
+        try:
+            result = ray.get(ref)
+        except RayError as error:
+            result = error
+        except BaseException:  # Ctrl-C: somebody else must take the answer in.
+            self._dispatcher.follow(ref, lambda late: self._take_answer(effect, late))
+            self.cancel(effect.input_ids)
+            raise
+        self._take_answer(effect, result)
+
+    def _await(self, input_id: int, waiter: Waiter) -> tuple[int, Any]:
+        try:
+            return waiter.wait()
+        except BaseException:
+            self.cancel([input_id])
+            raise
+
+    def _take_answer(self, effect: SendBatch, result: Any) -> None:
+        self._under_way.pop(effect.batch_id, None)
+        if isinstance(result, BaseException):
+            self._take(self._event_of_failure(effect, result))
+            return
+        answer: AnswerMessage = decode_answer(result)
+        if answer.output:
+            self._relay(answer.output)
+        self._take(
+            BatchReturned(
+                effect.batch_id,
+                answer.statuses,
+                answer.payloads,
+                answer.sample_s,
+                answer.busy_s,
+                answer.ran,
+                answer.bounced,
+            )
+        )
+
+    def _event_of_failure(self, effect: SendBatch, error: BaseException) -> DispatchEvent:
+        """A call of `run` that failed.
+
+        | error | means |
+        |---|---|
+        | ActorDiedError | Ray's word that the container is dead |
+        | ActorUnavailableError, GetTimeoutError | not reached, or the answer was lost: send again |
+        | anything else | an argument that Ray had to resolve failed: these inputs fail with it |
+        """
+        if isinstance(error, ActorDiedError):
+            return ContainerLost(effect.lease.container_id, _cause(error))
+        if isinstance(error, ActorUnavailableError | GetTimeoutError):
+            return BatchUnreached(effect.batch_id)
+        count = len(effect.input_ids)
+        return BatchReturned(effect.batch_id, bytes([FAILED]) * count, [error] * count)
+
+    def _reclaim(self, batch_id: int, container_id: str) -> None:
+        handle = self._handles.get(container_id)
+        if handle is None:
+            return
+
+        def take(result: Any) -> None:
+            if result is not None and not isinstance(result, BaseException):
+                account = decode_answer(result)
+                self._take(BatchReclaimed(batch_id, account.positions, account.statuses, account.payloads))
+
+        self._dispatcher.follow(handle.reclaim.remote(self._dispatcher.process, batch_id), take)
+
+    # To the controller.
+
+    def _take_reply(self, report: Report, result: Any) -> None:
+        if isinstance(result, BaseException):
+            self._take(ReportFailed(report.number))
+        elif result is None:
+            self._take(ReportReleased(report.number))
+        elif result == GONE:
+            self._take(ReportReleased(report.number))
+            self.close(
+                ExecutionError(
+                    f"{self._name} has no containers any more: its app has ended",
+                    "call it inside `with app.run():`, or start the program with `flexray run`",
+                )
+            )
+            self._dispatcher.forget(self)
+        else:
+            data, handles = result if isinstance(result, tuple) else (result, {})
+            with self._lock:
+                self._handles.update(handles)
+            self._take(ReplyReceived(decode(data), report.number))
+
+    # ObjectRef arguments: an input whose arguments are not ready is neither sent nor demand (rule 15).
+
+    def _defer(self, input_id: int, prepared: Prepared, *, patient: bool) -> bool:
+        """Note a large input's size; submit one with references when they are ready. Returns whether deferred."""
+        if type(prepared) is not StoredCall:
+            return False
+        refs = prepared.objects[len(prepared.objects) - prepared.resolved :]
+        with self._lock:
+            self._dispatch.set_size(input_id, ALONE_BYTES)
+        if not prepared.resolved or len(ray.wait(refs, num_returns=len(refs), timeout=0)[1]) == 0:
+            return False
+        self._deferred[input_id] = None
+        missing = [len(refs)]
+
+        def one_ready(_: Any) -> None:
+            missing[0] -= 1
+            if not missing[0] and self._deferred.pop(input_id, 0) is None:
+                self._take(InputsSubmitted((input_id,), patient=patient))
+
+        for ref in refs:
+            self._dispatcher.follow(ref, one_ready)
+        return True
+
+    def _relay(self, lines: list[tuple[str, str]]) -> None:
+        for stream, text in lines:
+            output.relay(self._name, text, stream)
+
+
+def _stored(packed: Packed, refs: list[Any]) -> StoredCall:
+    """Large arguments into the object store, references beside the message: those to resolve last."""
+    passed_on: list[Any] = []
+    if isinstance(packed, Parts):
+        passed_on = [[ref] for ref in packed.references]
+        packed = Parts(packed.data, packed.buffers, [])
+    if packed_size(packed) > LARGE_BYTES:
+        return StoredCall(None, [ray.put(packed), *passed_on, *refs], len(refs))
+    return StoredCall(packed, [*passed_on, *refs], len(refs))
+
+
+def _stand_in(value: Any, index: dict[int, int]) -> Any:
+    return Resolved(index[id(value)]) if id(value) in index else value
+
+
+def _value_or(result: Any, default: Any) -> Any:
+    return default if isinstance(result, BaseException) else result
+
+
+def _cause(error: BaseException) -> str:
+    """Ray's reason in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,273 @@
+"""Performs one pool's effects: the hands of `core.pool`.
+
+One rule: an effect is one Ray call or one answered report; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+
+from flexray.config import AutoscalerSettings
+from flexray.core.events import (
+    AnswerReport,
+    ContainerLost,
+    ContainerPlaced,
+    ContainerReady,
+    DispatcherLost,
+    LeaseReleased,
+    NoticeChanged,
+    PoolEvent,
+    ReleaseLease,
+    Reply,
+    Report,
+    ReportReceived,
+    SettingsChanged,
+    StartContainer,
+    StartFailed,
+    StopContainer,
+    Ticked,
+)
+from flexray.core.ledger import State
+from flexray.core.pool import Pool, PoolConfig
+from flexray.errors import ContainerStartError
+from flexray.runtime.launcher import Handle, Launcher
+from flexray.runtime.placement import actor_options, infeasible, shape
+from flexray.runtime.wire import LoadAnswer, PoolSpec, encode
+
+logger = logging.getLogger("flexray")
+
+NOTICE_AFTER_S = 10.0
+UNREACHED_PAUSE_S = 0.5
+STOP_GRACE_S = 5.0
+PERSIST = Callable[[str], None]
+
+
+class PoolHost:
+    """One pool with its actors and its parked reports; lives on the controller's event loop."""
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        epoch: int,
+        launcher: Launcher,
+        *,
+        settings: AutoscalerSettings | None = None,
+        found: dict[str, Handle] | None = None,
+        expected: Iterable[str] = (),
+    ) -> None:
+        self.spec = spec
+        self.closed = False
+        self._spec_data = encode(spec)
+        self._launcher = launcher
+        self._handles: dict[str, Handle] = dict(found or {})
+        self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
+        self._held: dict[str, frozenset[int]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._notice_since: float | None = None
+        config = PoolConfig(
+            name=spec.pool_id,
+            epoch=epoch,
+            settings=settings or spec.config.autoscaler,
+            limits=spec.config.limits,
+            startup_timeout_s=spec.config.startup_timeout,
+            found=tuple(self._handles),
+            expected_dispatchers=tuple(expected),
+        )
+        self.pool = Pool(config, time.monotonic())
+        for container_id in list(self._handles):
+            self._run(self._follow(container_id))
+        self.handle(Ticked())
+
+    # Events in.
+
+    def handle(self, event: PoolEvent) -> None:
+        """Take in one event and perform what follows."""
+        if self.closed:
+            return
+        for effect in self.pool.handle(event, time.monotonic()):
+            match effect:
+                case AnswerReport(dispatcher_id, report_number, reply):
+                    self._answer(dispatcher_id, report_number, reply)
+                case StartContainer(container_id):
+                    self._run(self._start(container_id))
+                case StopContainer(container_id, placed):
+                    self._run(self._stop(container_id, placed=placed))
+                case ReleaseLease(container_id, lease_number):
+                    self._run(self._release(container_id, lease_number))
+
+    async def report(self, report: Report) -> Any:
+        """Park a report until it is answered: (reply, new handles), or None where a newer one released it."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._parked[report.dispatcher_id, report.number] = answer
+        self._held[report.dispatcher_id] = frozenset(lease.number for lease in report.held)
+        self.handle(ReportReceived(report))
+        return await answer
+
+    def lose_dispatcher(self, dispatcher_id: str) -> None:
+        self._held.pop(dispatcher_id, None)
+        self.handle(DispatcherLost(dispatcher_id))
+
+    def change_settings(self, settings: AutoscalerSettings) -> None:
+        self.handle(SettingsChanged(settings))
+
+    def close(self) -> None:
+        """End every container, busy or not, and release every parked report."""
+        self.closed = True
+        for answer in self._parked.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._parked.clear()
+        for container_id in list(self.pool.ledger.containers):
+            self._run(self._end(container_id))
+
+    @property
+    def is_idle(self) -> bool:
+        """A tick could change nothing."""
+        pool = self.pool
+        has_any = len(pool.ledger) or len(pool.callers) or pool.recovering
+        return not has_any and not pool.scaling.settings.min_containers
+
+    @property
+    def busy_tasks(self) -> set[asyncio.Task[None]]:
+        return self._tasks
+
+    # Effects out.
+
+    def _answer(self, dispatcher_id: str, report_number: int, reply: Reply | None) -> None:
+        answer = self._parked.pop((dispatcher_id, report_number), None)
+        if answer is None or answer.done():
+            return
+        if reply is None:
+            answer.set_result(None)
+            return
+        held = self._held.get(dispatcher_id, frozenset())
+        handles = {
+            lease.container_id: self._handles[lease.container_id]
+            for lease in reply.leases
+            if lease.number not in held and lease.container_id in self._handles
+        }
+        answer.set_result((encode(reply), handles) if handles else encode(reply))
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_event_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("in pool %s", self.spec.pool_id, exc_info=task.exception())
+
+    async def _start(self, container_id: str) -> None:
+        try:
+            handle = await self._launcher.start(container_id, self.spec, self._spec_data, self.pool.ledger.slots)
+        except Exception as error:  # noqa: BLE001  # Ray refuses bad options in many ways.
+            failure = self._failure(f"Ray refuses to create it: {error}")
+            self.handle(StartFailed(container_id, failure, permanent=True))
+            self.handle(ContainerLost(container_id, str(error)))
+            return
+        self._handles[container_id] = handle
+        if self.closed:
+            await self._end(container_id)
+        else:
+            await self._follow(container_id)
+
+    async def _follow(self, container_id: str) -> None:
+        """See a container through its life; the error that ends it is Ray's word of its death."""
+        handle = self._handles[container_id]
+        while True:
+            try:
+                await handle.placed.remote()
+                self.handle(ContainerPlaced(container_id))
+                answer: LoadAnswer = await handle.load.remote()
+                if answer.ready:
+                    self.handle(ContainerReady(container_id, answer.busy))
+                else:
+                    failure = self._failure(answer.reason, answer.remote_traceback)
+                    self.handle(StartFailed(container_id, failure, permanent=answer.permanent))
+                    await self._launcher.kill(handle)
+                await handle.attend.remote()
+            except ActorUnavailableError:
+                await asyncio.sleep(UNREACHED_PAUSE_S)
+            except ActorDiedError as error:
+                self._lost(container_id, _cause(error))
+                return
+            except RayError as error:  # The runtime_env could not be set up, say.
+                failure = self._failure(f"{type(error).__name__}: {_cause(error)}")
+                self.handle(StartFailed(container_id, failure, permanent=False))
+                self._lost(container_id, _cause(error))
+                return
+
+    def _lost(self, container_id: str, cause: str) -> None:
+        self._handles.pop(container_id, None)
+        self.handle(ContainerLost(container_id, cause))
+
+    async def _stop(self, container_id: str, *, placed: bool) -> None:
+        handle = self._handles.get(container_id)
+        while handle is None:  # The launcher has not come to it yet.
+            await asyncio.sleep(0.01)
+            if container_id not in self.pool.ledger.containers:
+                return
+            handle = self._handles.get(container_id)
+        if placed:
+            stopped = handle.stop.remote()
+            try:
+                await asyncio.wait_for(_awaited(stopped), STOP_GRACE_S)
+            except (TimeoutError, RayError):
+                pass  # Dead by now, or killed below.
+        if container_id in self._handles:
+            await self._launcher.kill(handle)
+
+    async def _end(self, container_id: str) -> None:
+        handle = self._handles.pop(container_id, None)
+        if handle is not None:
+            await self._launcher.kill(handle)
+
+    async def _release(self, container_id: str, lease_number: int) -> None:
+        handle = self._handles.get(container_id)
+        if handle is None:
+            return
+        try:
+            await handle.release.remote(lease_number)
+        except RayError:
+            return  # Dead, which `_follow` sees; or not reached, and asked again.
+        self.handle(LeaseReleased(container_id, lease_number))
+
+    def _failure(self, reason: str, remote_traceback: str | None = None) -> ContainerStartError:
+        return ContainerStartError(self.spec.function_name, reason, remote_traceback)
+
+    # Notices.
+
+    def watch_placement(self) -> None:
+        """Say why inputs wait where Ray has not placed a container for ten seconds."""
+        launched = self.pool.ledger.by_state[State.LAUNCHED]
+        oldest = next(iter(launched.values()), None)
+        waited_s = 0.0 if oldest is None else time.monotonic() - oldest.launched_at
+        if waited_s < NOTICE_AFTER_S:
+            if self._notice_since is not None:
+                self._notice_since = None
+                self.handle(NoticeChanged(None))
+            return
+        step = waited_s // NOTICE_AFTER_S
+        if step != self._notice_since:
+            self._notice_since = step
+            options = actor_options(self.spec.config.resources, nodes := ray.nodes())
+            why = infeasible(options, nodes)
+            self.handle(NoticeChanged(why or f"waiting for {shape(options)} since {step * NOTICE_AFTER_S:.0f} s"))
+
+
+async def _awaited(ref: Any) -> Any:
+    return await ref
+
+
+def _cause(error: BaseException) -> str:
+    """Ray's reason in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,136 @@
+"""What travels between dispatcher and container: batches, answers, and the spec of a pool.
+
+One rule: a message is one `bytes`, which Ray carries without looking inside (measured: a fifth faster than a
+tuple). Only what is large or is Ray's own (stored arguments, ObjectRefs, large results) travels beside it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from flexray.config import FunctionConfig
+from flexray.serialization import Packed, Parts
+
+NAMESPACE = "flexray"
+CONTROLLER_NAME = "flexray:controller"
+ACTOR_PREFIX = "flexray:"
+GONE = "gone"
+"""Answer to a report of a pool that there is no more."""
+
+
+class Resolved(NamedTuple):
+    """Stands in the arguments for an ObjectRef that Ray resolves before the function runs."""
+
+    index: int
+    """Into the objects that travel beside the batch, counted from the call's first."""
+
+
+@dataclass(slots=True)
+class StoredCall:
+    """Arguments that do not fit in a message: large ones, or with references."""
+
+    packed: Packed | None
+    """None: they are in the object store, as the first of `objects`."""
+    objects: list[Any]
+    """Top-level arguments of `run`: the stored arguments, ObjectRefs to resolve, and [ref] to pass on."""
+    resolved: int
+    """How many ObjectRefs of `objects` Ray resolves."""
+
+
+class BatchMessage(NamedTuple):
+    dispatcher_id: str
+    batch_id: int
+    lease_number: int
+    again: bool
+    input_ids: tuple[int, ...]
+    attempts: dict[int, int]
+    """Input id to attempt, where it is not the first."""
+    calls: list[Any]
+    """By position: packed arguments, or (packed or None, first object, objects, how many Ray resolves)."""
+
+
+class AnswerMessage(NamedTuple):
+    statuses: bytes
+    payloads: list[Any]
+    """By position: a packed result, a packed exception, or an index into the large results beside."""
+    sample_s: tuple[float, ...]
+    busy_s: float
+    ran: int
+    bounced: bool
+    output: list[tuple[str, str]]
+    """(stream, text) that inputs of this dispatcher printed since the last message to it."""
+
+
+class AccountMessage(NamedTuple):
+    """The answer to `reclaim`."""
+
+    positions: tuple[int, ...]
+    statuses: bytes
+    payloads: list[Any]
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """Everything that the controller needs to start containers of a pool."""
+
+    pool_id: str
+    """`APP_ID/FUNCTION`, and what `with_options` added."""
+    app_id: str
+    function_name: str
+    config: FunctionConfig
+    code: bytes
+    """The user's function, packed."""
+    runtime_env: dict[str, Any] = field(default_factory=dict)
+    import_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AppSpec:
+    """An app that runs: its pools, and whose death ends it."""
+
+    app_id: str
+    name: str
+    opener: str | None
+    """The process that opened an ephemeral app; None: it does not end by itself."""
+    pools: tuple[PoolSpec, ...]
+
+
+class LoadAnswer(NamedTuple):
+    """How loading the user's code went in a container."""
+
+    ready: bool
+    busy: tuple[int, ...] = ()
+    reason: str = ""
+    remote_traceback: str | None = None
+    permanent: bool = False
+
+
+def encode(message: Any) -> bytes:
+    return pickle.dumps(message, protocol=5)
+
+
+def decode(data: bytes) -> Any:
+    return pickle.loads(data)
+
+
+def encode_answer(answer: AnswerMessage | AccountMessage) -> Any:
+    """One `bytes`, or (bytes, large results), whose buffers Ray stores without copying them into the message."""
+    large: list[Parts] = []
+    for position, payload in enumerate(answer.payloads):
+        if isinstance(payload, Parts):
+            answer.payloads[position] = len(large)
+            large.append(payload)
+    data = encode(answer)
+    return (data, large) if large else data
+
+
+def decode_answer(data: Any) -> Any:
+    if isinstance(data, bytes):
+        return decode(data)
+    answer = decode(data[0])
+    for position, payload in enumerate(answer.payloads):
+        if isinstance(payload, int):
+            answer.payloads[position] = data[1][payload]
+    return answer

@@ -1,0 +1,46 @@
+"""Plays one scenario to its end with every check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from tests.sim.invariants import STOPPED_WITHIN_S, Checks
+from tests.sim.scenarios import Scenario
+from tests.sim.script import plan
+from tests.sim.world import World
+
+SETTLES_FOR_S = 15.0
+"""After the last window; a cut-off holder's slot comes back by then."""
+QUIET_FOR_S = 2.0
+"""A world in which nothing happens any more is watched for this long."""
+
+
+def play(scenario: Scenario, trace: Callable[[float, str], None] | None = None) -> World:
+    """The world at its end; raises `Violation`, or whatever a state machine raised.
+
+    `trace` is called with the time and a line for each event that a state machine took in and each effect.
+    """
+    world = World(scenario)
+    if trace is not None:
+        world.trace = lambda line: trace(world.now, line)
+    plan(world)
+    checks = Checks(world)
+    while world.now < scenario.ends_s and not world.is_over and world.step():
+        checks.check_event()
+    ends_at = world.now + world.settings.scaledown_window + SETTLES_FOR_S
+    while world.now < ends_at and world.step():
+        checks.check_event()
+        if ends_at - world.now > QUIET_FOR_S and world.is_quiet:
+            ends_at = world.now + QUIET_FOR_S
+    checks.check_end()
+    return world
+
+
+def failure_of(scenario: Scenario) -> str | None:
+    """What went wrong, in one line; None: nothing."""
+    try:
+        play(scenario)
+    except Exception as error:  # noqa: BLE001 - a crash of a state machine is a finding like any other.
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -1,0 +1,65 @@
+"""What happens to a world: its inputs, cancellations, new settings and faults, each at its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.sim.world import World
+
+
+def plan(world: World) -> None:
+    """Schedule the scenario's inputs, cancellations, settings and faults."""
+    scenario, rng = world.scenario, world.random
+    next_id = 0
+    for caller in world.callers.values():
+        left = scenario.inputs
+        poisons = scenario.poison if next_id == 0 else 0
+        bad = frozenset(rng.sample(range(next_id, next_id + left), poisons))
+        while left > 0:
+            patient = rng.random() < scenario.patient_share
+            count = min(left, rng.randint(1, 40) if patient else 1)
+            input_ids = list(range(next_id, next_id + count))
+            next_id += count
+            left -= count
+            when = rng.uniform(0.0, scenario.spread_s)
+            world.at(when, lambda c=caller, i=input_ids, p=patient: c.submit(i, patient=p, poison=bad))
+            if rng.random() < scenario.cancel_chance:
+                world.at(when + rng.uniform(0.0, 1.0), lambda c=caller, i=input_ids: c.cancel(i))
+    for when, settings in scenario.settings_changes:
+        world.at(when, lambda s=settings: world.change_settings(s))
+    _plan_faults(world)
+
+
+def _plan_faults(world: World) -> None:
+    faults, rng, until = world.scenario.faults, world.random, world.scenario.faults_until_s
+
+    def repeatedly(rate: float, action: Callable[[], None]) -> None:
+        when = 0.0
+        while rate > 0:
+            when += rng.expovariate(rate)
+            if when > until:
+                return
+            world.at(when, action)
+
+    def kill_container() -> None:
+        alive = [c for c in world.containers.values() if c.alive and c.placed]
+        if alive:
+            rng.choice(alive).die()
+
+    def kill_caller() -> None:
+        alive = [c for c in world.callers.values() if c.alive]
+        if len(alive) > 1:
+            world.kill_caller(rng.choice(alive))
+
+    def stall_caller() -> None:
+        caller = rng.choice(list(world.callers.values()))
+        caller.stalled_until = max(caller.stalled_until, world.now + rng.uniform(0.5, 9.0))
+
+    def stall_controller() -> None:
+        world.stalled_until = world.now + rng.uniform(0.2, 3.0)
+
+    repeatedly(faults.kill_container, kill_container)
+    repeatedly(faults.kill_caller, kill_caller)
+    repeatedly(faults.stall_caller, stall_caller)
+    repeatedly(faults.stall_controller, stall_controller)
+    repeatedly(faults.restart_controller, world.restart_controller)
