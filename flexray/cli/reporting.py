@@ -31,7 +31,8 @@ _INSTALLED = (OWN_FOLDER, sysconfig.get_path("stdlib"), "<frozen ")
 def report(error: BaseException) -> int:
     """Prints what the user should know of the exception that ended a command; returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        print_stopped()
+        # Over the ^C that the terminal shows.
+        _print("\r\x1b[2Kstopped" if is_terminal(sys.stderr) else "stopped")
         return 130
     failure = traceback.TracebackException.from_exception(error)
     if isinstance(error, SyntaxError) and _is_of_a_file(error, failure):
@@ -51,11 +52,6 @@ def print_error(message: str, hint: str | None) -> None:
     if is_terminal(sys.stderr):
         label, hint_label = f"\x1b[1;31m{label}\x1b[0m", f"\x1b[1;36m{hint_label}\x1b[0m"
     _print(f"{label} {message}" if hint is None else f"{label} {message}\n\n{hint_label} {hint}")
-
-
-def print_stopped() -> None:
-    """Says that Ctrl-C has done its work."""
-    _print("stopped")
 
 
 def _print_syntax_error(error: SyntaxError) -> None:

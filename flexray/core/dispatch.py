@@ -218,8 +218,10 @@ class Dispatch:
                 self._lose_container(event, now)
             case InputsCancelled(input_ids):
                 self._cancel(set(input_ids), now)
-        self._run_timers(now)
-        self._pump(now)
+        if self._resting or self._overdue or self._repeats or self._free:
+            self._run_timers(now)
+        if self._queue or self._alone:
+            self._pump(now)
         self._report(now)
         effects, self._effects = self._effects, []
         return effects
@@ -570,6 +572,8 @@ class Dispatch:
             self._ask_back(batch, now)
 
     def _report(self, now: float) -> None:
+        if self._reporting.is_settled(self._tally, self.waiting, now):
+            return
         standing = Standing(
             self.waiting, self._busy, len(self._resting), len(self._held_back), bool(self._slots)
         )

@@ -36,6 +36,7 @@ from flexray.runtime.wire import (
     PoolSpec,
     Resolved,
     decode,
+    decode_batch,
     encode_answer,
 )
 from flexray.serialization import (
@@ -163,7 +164,7 @@ class Container:
 
     async def run(self, data: bytes, *objects: Any) -> Any:
         """Run a batch; the answer accounts for every input of it. Idempotent by the batch's id."""
-        message: BatchMessage = decode(data)
+        message = decode_batch(data)
         key = (message.dispatcher_id, message.batch_id)
         loop = asyncio.get_running_loop()
         self._ran_at = now = time.monotonic()

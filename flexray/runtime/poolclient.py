@@ -45,7 +45,17 @@ from flexray.core.events import (
     Ticked,
 )
 from flexray.errors import ExecutionError
-from flexray.runtime.wire import GONE, AnswerMessage, BatchMessage, Resolved, StoredCall, decode, decode_answer, encode
+from flexray.runtime.wire import (
+    GONE,
+    BatchMessage,
+    Resolved,
+    StoredCall,
+    decode,
+    decode_account,
+    decode_answer,
+    encode,
+    encode_batch,
+)
 from flexray.serialization import LARGE_BYTES, Packed, Parts, pack_call, packed_size
 
 if TYPE_CHECKING:
@@ -285,7 +295,7 @@ class PoolClient:
             attempts,
             calls,
         )
-        return handle.run.remote(encode(message), *objects)
+        return handle.run.remote(encode_batch(message), *objects)
 
     def _send_and_wait(self, effect: SendBatch) -> None:
         ref = self._send(effect)
@@ -312,7 +322,7 @@ class PoolClient:
         if isinstance(result, BaseException):
             self._take(self._event_of_failure(effect, result))
             return
-        answer: AnswerMessage = decode_answer(result)
+        answer = decode_answer(result)
         if answer.output:
             self._relay(answer.output)
         self._take(
@@ -350,7 +360,7 @@ class PoolClient:
 
         def take(result: Any) -> None:
             if result is not None and not isinstance(result, BaseException):
-                account = decode_answer(result)
+                account = decode_account(result)
                 self._take(BatchReclaimed(batch_id, account.positions, account.statuses, account.payloads))
 
         self._dispatcher.follow(handle.reclaim.remote(self._dispatcher.process, batch_id), take)

@@ -115,22 +115,41 @@ def decode(data: bytes) -> Any:
     return pickle.loads(data)
 
 
+def encode_batch(message: BatchMessage) -> bytes:
+    """As a plain tuple, which costs half of a named one."""
+    return pickle.dumps(tuple(message), protocol=5)
+
+
+def decode_batch(data: bytes) -> BatchMessage:
+    return BatchMessage._make(pickle.loads(data))
+
+
 def encode_answer(answer: AnswerMessage | AccountMessage) -> Any:
     """One `bytes`, or (bytes, large results), whose buffers Ray stores without copying them into the message."""
     large: list[Parts] = []
     for position, payload in enumerate(answer.payloads):
-        if isinstance(payload, Parts):
+        if type(payload) is Parts:
             answer.payloads[position] = len(large)
             large.append(payload)
-    data = encode(answer)
+    data = pickle.dumps(tuple(answer), protocol=5)
     return (data, large) if large else data
 
 
-def decode_answer(data: Any) -> Any:
-    if isinstance(data, bytes):
-        return decode(data)
-    answer = decode(data[0])
-    for position, payload in enumerate(answer.payloads):
-        if isinstance(payload, int):
-            answer.payloads[position] = data[1][payload]
-    return answer
+def decode_answer(data: Any) -> AnswerMessage:
+    return AnswerMessage._make(_with_large(data))
+
+
+def decode_account(data: Any) -> AccountMessage:
+    return AccountMessage._make(_with_large(data))
+
+
+def _with_large(data: Any) -> Any:
+    """The message, with the large results that travelled beside it put in their places."""
+    if type(data) is bytes:
+        return pickle.loads(data)
+    message = pickle.loads(data[0])
+    payloads = next(field for field in message if type(field) is list)
+    for position, payload in enumerate(payloads):
+        if type(payload) is int:
+            payloads[position] = data[1][payload]
+    return message

@@ -118,6 +118,7 @@ class SimContainer:
             if not self.alive:
                 return
             truth.end(self.container_id, status, world.now)
+            world.ran_at = world.now
             del self.running[work]
             work.settle(position, status, took)
             self.begin_next(input_ids, work)
@@ -168,6 +169,8 @@ class SimCaller:
         self.stalled_until = 0.0
         scenario = world.scenario
         self.dispatch = Dispatch(name, retries=scenario.retries, at_most_once=scenario.at_most_once)
+        self.missed: list[Callable[[], None]] = []
+        """What arrived while it was stopped."""
         self.handles: set[str] = set()
         self.ticking = False
         self.bounced_leases: set[int] = set()
@@ -175,12 +178,28 @@ class SimCaller:
         """Lease number to batches sent under it and not answered, for at-most-once inputs."""
         self.reports_sent = 0
 
+    def stands_still(self, action: Callable[[], None]) -> bool:
+        """Whether the process is stopped; if so, the action follows when it goes on, in order of arrival."""
+        if self.world.now >= self.stalled_until:
+            return False
+        if not self.missed:
+            self.world.at(self.stalled_until, self.go_on)
+        self.missed.append(action)
+        return True
+
+    def go_on(self) -> None:
+        if self.world.now < self.stalled_until:
+            self.world.at(self.stalled_until, self.go_on)
+            return
+        missed, self.missed = self.missed, []
+        for action in missed:
+            action()
+
     def submit(self, input_ids: list[int], *, patient: bool, poison: frozenset[int] = frozenset()) -> None:
         world = self.world
         if not self.alive:
             return
-        if world.now < self.stalled_until:
-            world.at(self.stalled_until, lambda: self.submit(input_ids, patient=patient, poison=poison))
+        if self.stands_still(lambda: self.submit(input_ids, patient=patient, poison=poison)):
             return
         for input_id in input_ids:
             world.truth[input_id] = Truth(input_id, self.name, patient, world.scenario, input_id in poison)
@@ -191,8 +210,7 @@ class SimCaller:
         """Give up those of them that are not over."""
         if not self.alive:
             return
-        if self.world.now < self.stalled_until:
-            self.world.at(self.stalled_until, lambda: self.cancel(input_ids))
+        if self.stands_still(lambda: self.cancel(input_ids)):
             return
         truths = [self.world.truth[i] for i in input_ids if i in self.world.truth]
         wanted = [truth for truth in truths if not truth.is_over]
@@ -208,8 +226,7 @@ class SimCaller:
         if not self.alive:
             return
         world = self.world
-        if world.now < self.stalled_until:
-            world.at(self.stalled_until, lambda: self.handle(event))
+        if self.stands_still(lambda: self.handle(event)):
             return
         if world.trace is not None and not isinstance(event, Ticked):
             world.trace(f"{self.name} <- {event}")
@@ -274,8 +291,7 @@ class SimCaller:
 
     def take_answer(self, effect: SendBatch, answer: BatchReturned) -> None:
         def take() -> None:
-            if self.world.now < self.stalled_until:
-                self.world.at(self.stalled_until, take)
+            if self.stands_still(take):
                 return
             self.open_leases.pop(effect.lease.number, None)
             if answer.bounced:

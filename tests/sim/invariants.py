@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flexray.core.dispatch import LINGER_S
 from flexray.core.events import ReportReceived, Ticked
 from flexray.core.occupancy import KEEP_ANSWER_S
 from flexray.core.pool import FORGET_S
@@ -128,11 +129,21 @@ class Checks:
         world = self.world
         waits = any(c.alive and world.now >= c.stalled_until and _demands(c) for c in world.callers.values())
         free = waits and any(
-            c.alive and c.ready and not c.occupancy.busy and not world.holders(c) for c in world.containers.values()
+            c.alive and c.ready and not c.occupancy.busy and not world.reachable_holders(c)
+            for c in world.containers.values()
         )
         self._beside_free_since = self._lasting(free, self._beside_free_since, patience_s, "6: waits beside a free slot")
         lonely = waits and not world.live and not (world.pool is None or world.pool.scaling.failed_starts)
+        self._stopped_in_time()
         self._unstarted_since = self._lasting(lonely, self._unstarted_since, patience_s, "6: waits, nothing is started")
+
+    def _stopped_in_time(self) -> None:
+        world = self.world
+        if world.is_steady and not world.open_inputs and world.now > world.over_after:
+            last_at = max(world.settled_at, world.ready_at, world.ran_at)
+            late_s = world.now - last_at - world.settings.scaledown_window
+            if late_s > STOPPED_WITHIN_S + (LINGER_S if world.overtaken else 0.0) and world.live > world.settings.min_containers:
+                self._fail(f"8: {world.live} containers {late_s:.2f} s after the window, which began at {last_at:.2f}")
 
     def _lasting(self, condition: bool, since: float | None, patience_s: float, what: str) -> float | None:
         if not condition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.sim.world import World
+from tests.sim.world import LONGEST_STALL_S, World
 
 
 def plan(world: World) -> None:
@@ -53,7 +53,8 @@ def _plan_faults(world: World) -> None:
 
     def stall_caller() -> None:
         caller = rng.choice(list(world.callers.values()))
-        caller.stalled_until = max(caller.stalled_until, world.now + rng.uniform(0.5, 9.0))
+        longest_s = 9.0 if faults.restart_controller else rng.choice((9.0, 9.0, LONGEST_STALL_S))
+        caller.stalled_until = max(caller.stalled_until, world.now + rng.uniform(0.5, longest_s))
 
     def stall_controller() -> None:
         world.stalled_until = world.now + rng.uniform(0.2, 3.0)

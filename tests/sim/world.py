@@ -41,6 +41,9 @@ REPORTED_WITHIN_S = 0.5
 """In a calm world the controller knows by then that an input has settled."""
 
 
+LONGEST_STALL_S = 25.0
+
+
 class World:
     """Virtual time, the network, Ray, and the controller with its restarts."""
 
@@ -54,6 +57,8 @@ class World:
         self.open_inputs = 0
         """Inputs of living callers that have not settled."""
         self.settled_at = 0.0
+        self.ran_at = 0.0
+        """When the newest run ended; cancelled ones go on after they settled."""
         self.ready_at = 0.0
         """When the newest container became ready."""
         self.inputs_of: dict[int, tuple[tuple[int, ...], Work]] = {}
@@ -61,6 +66,10 @@ class World:
         self.containers: dict[str, SimContainer] = {}
         self.callers = {f"d{i}": SimCaller(self, f"d{i}") for i in range(scenario.callers)}
         self.store: dict[str, None] = {}
+        self.arrived: dict[str, int] = {}
+        """Newest report of each caller that reached the controller."""
+        self.overtaken = False
+        """A report arrived after a newer one: how long the slots given back in it were idle is lost."""
         self.bounces = 0
         self.unstarted_batches = 0
         """Each may have turned a slot's one assigned input into a waiting one."""
@@ -77,7 +86,8 @@ class World:
         self.stopped_with_lease = 0
         self.settings = scenario.settings
         self.is_steady = scenario.is_calm and not scenario.settings_changes
-        self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + 10.0
+        patience_s = LONGEST_STALL_S if scenario.faults.stall_caller else 10.0
+        self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + patience_s
         self.trace: Callable[[str], None] | None = None
         self.after_control: Callable[[Any], None] = lambda event: None
         """Called with each event that the controller took in."""
@@ -145,6 +155,8 @@ class World:
         self.store[caller.name] = None
 
         def arrive() -> None:
+            self.overtaken = self.overtaken or report.number < self.arrived.get(caller.name, 0)
+            self.arrived[caller.name] = report.number
             if epoch_at_send != self.epoch or self.pool is None:
                 self.deliver(lambda: caller.handle(ReportFailed(report.number)))
             else:
@@ -213,8 +225,7 @@ class World:
                 raise AssertionError(effect)
 
     def take_reply(self, caller: SimCaller, reply: Any, report_number: int) -> None:
-        if self.now < caller.stalled_until:
-            self.at(caller.stalled_until, lambda: self.take_reply(caller, reply, report_number))
+        if caller.stands_still(lambda: self.take_reply(caller, reply, report_number)):
             return
         caller.handles.update(lease.container_id for lease in reply.leases)
         caller.handle(ReplyReceived(reply, report_number))
@@ -297,6 +308,10 @@ class World:
             self.stopped_with_lease += 1
         if container.alive:
             container.die()
+
+    def reachable_holders(self, container: SimContainer) -> list[str]:
+        """Those of its holders that are not standing still."""
+        return [name for name in self.holders(container) if self.now >= self.callers[name].stalled_until]
 
     def holders(self, container: SimContainer) -> list[str]:
         """Living callers that may still send under a lease of this container that it has not dropped."""

@@ -1,0 +1,74 @@
+"""How soon a container exists for an input that finds none.
+
+The clock runs from the call of `.remote` in the caller to the moment when Ray's head knows the new actor by
+its name. Who looks for the name is the caller's process itself, which adds up to one look (about a
+millisecond) to every figure and takes part of the machine; nothing in the system is instrumented. The
+containers ask for a resource that no node has, so that Ray never places them: starting a process is not what
+is measured here, and it would disturb the next sample.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import ray
+
+from flexray import App, Function
+from flexray.errors import Error
+from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE
+from tests.bench.measure import Plan, Row, percentile
+from tests.bench.pools import echo
+
+SAMPLES = 40
+"""In one turn; each is the first call of a function of its own."""
+TIMEOUT_S = 30.0
+
+
+def decision(plan: Plan) -> list[Row]:
+    """From the submission to the actor, p99."""
+    samples_ms = [sample for _ in range(plan.repeat) for sample in _turn(plan.count(SAMPLES))]
+    median_ms = percentile(samples_ms, 0.5)
+    worst_ms = percentile(samples_ms, 0.99)
+    note = f"p50 {median_ms:.1f} ms, highest {max(samples_ms):.1f} ms, {len(samples_ms)} samples"
+    return [Row("scale-up, from submit to the actor's creation, p99", "ms", [worst_ms], "-", (), 20, note=note)]
+
+
+def _turn(samples: int) -> list[float]:
+    app = App("bench")
+    functions = [
+        app.function(name=f"probe-{number}", max_containers=1, resources={"nowhere": 1})(echo)
+        for number in range(samples)
+    ]
+    with ThreadPoolExecutor(samples) as threads:
+        with app.run() as running:
+            assert running.app_id is not None
+            times_ms = [_sample(threads, function, running.app_id) for function in functions]
+        return times_ms  # The end of the app ends the calls, so the threads too.
+
+
+def _sample(threads: ThreadPoolExecutor, function: Function[..., object], app_id: str) -> float:
+    name = f"{ACTOR_PREFIX}{app_id}/{function.name}#1"
+    began: Future[float] = Future()
+
+    def call() -> None:
+        began.set_result(time.perf_counter())
+        try:
+            function.remote(0)
+        except Error:
+            pass  # Its app has ended.
+
+    threads.submit(call)
+    began_at = began.result()
+    while time.perf_counter() - began_at < TIMEOUT_S:
+        if _exists(name):
+            return (time.perf_counter() - began_at) * 1e3
+    raise TimeoutError(f"{name} did not come into being within {TIMEOUT_S:g} s")
+
+
+def _exists(name: str) -> bool:
+    try:
+        ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,37 @@
+"""Every benchmark by its name, in the order in which they run.
+
+Those without Ray come first and those with Ray Serve last, so that no peer's processes disturb another row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+
+from tests.bench import calls, imports, maps, scale_up
+from tests.bench.measure import Plan, Row
+
+Benchmark = Callable[[Plan], list[Row]]
+
+WITHOUT_RAY: Mapping[str, Benchmark] = {
+    "import": imports.import_time,
+}
+WITH_RAY: Mapping[str, Benchmark] = {
+    "call": calls.call_against_actor,
+    "array": calls.large_array,
+    "map": maps.tiny_inputs,
+    "equal": maps.equal_inputs,
+    "long": maps.long_among_short,
+    "zero": maps.from_zero,
+    "scale-up": scale_up.decision,
+}
+WITH_SERVE: Mapping[str, Benchmark] = {
+    "serve-call": calls.call_against_serve,
+    "serve-threads": calls.threads_against_serve,
+}
+BENCHMARKS: Mapping[str, Benchmark] = {**WITHOUT_RAY, **WITH_RAY, **WITH_SERVE}
+
+
+def serve_is_installed() -> bool:
+    """Whether the peer `ray[serve]`, which only the bench extra has, is there."""
+    return find_spec("starlette") is not None and find_spec("fastapi") is not None
