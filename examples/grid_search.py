@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import flexray
 from grid_search_picture import Round, draw, short
 from pool_watch import PoolWatch
 from sklearn.datasets import load_digits
@@ -20,6 +19,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
+
+import flexray
 
 OUTPUT = str(Path(__file__).parent / "output" / "grid_search.png")
 MODELS = {"SVC": SVC, "RandomForest": RandomForestClassifier, "kNN": KNeighborsClassifier}

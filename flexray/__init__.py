@@ -1,15 +1,15 @@
 """FlexRay: serverless containers on a Ray cluster of your own.
 
-    import flexray
+import flexray
 
-    app = flexray.App("squares")
+app = flexray.App("squares")
 
-    @app.function(max_containers=4)
-    def square(x):
-        return x * x
+@app.function(max_containers=4)
+def square(x):
+return x * x
 
-    with app.run():
-        print(list(square.map(range(10))))
+with app.run():
+print(list(square.map(range(10))))
 """
 
 from flexray.app import App

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from flexray import backend
-from flexray.config import FunctionOptions, check_environment, check_name
+from flexray.config import FunctionOptions, FunctionSource, check_environment, check_name
 from flexray.errors import ExecutionError, InvalidError
 from flexray.function import Function, Home, is_generator
 from flexray.serialization import pack_function
@@ -124,8 +124,8 @@ class App:
         Raises:
             ExecutionError: The other app is running.
         """
-        if other._running is not None:  # noqa: SLF001  # The same class.
-            raise ExecutionError(f"app {other._home.app_name} is running", "include it before either is started")  # noqa: SLF001
+        if other._running is not None:  # The same class.
+            raise ExecutionError(f"app {other._home.app_name} is running", "include it before either is started")
         for function in other.functions.values():
             function.move_to(self._home)
             self._add(function)
@@ -170,13 +170,13 @@ class RunningApp:
         self.app_id = app_id
         return self
 
-    def _sources(self, app_id: str) -> list[backend.FunctionSource]:
+    def _sources(self, app_id: str) -> list[FunctionSource]:
         env = self.app._env  # noqa: SLF001
         sources = []
         for function in self.app.functions.values():
             config = function.config.model_copy(update={"env": {**env, **function.config.env}})
             sources.append(
-                backend.FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
+                FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
             )
         return sources
 

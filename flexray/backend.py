@@ -7,18 +7,10 @@ One rule: this is the only way from the API to Ray, and `connect` holds the one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flexray.config import AutoscalerSettings, FunctionConfig
-from flexray.core.events import PoolView
-
-
-class Sink(Protocol):
-    """Whoever waits for inputs."""
-
-    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
-        """These inputs are over; called once for each, on any thread."""
+from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
+from flexray.core.events import PoolView, Sink
 
 
 class Client(Protocol):
@@ -50,15 +42,6 @@ class Client(Protocol):
     @property
     def counts(self) -> tuple[int, int, int]:
         """(waiting, running, held back for room) of this process's inputs."""
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionSource:
-    """A function, as an app hands it over when it starts."""
-
-    pool_id: str
-    config: FunctionConfig
-    code: bytes
 
 
 class Backend(Protocol):

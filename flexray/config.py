@@ -11,6 +11,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, Self, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -286,6 +287,17 @@ class FunctionConfig(_Settings):
     """Never run again an input that may have started."""
     limits: Limits = _rule("Limits(...)", "as in limits=flexray.Limits(pending=100)", default_factory=Limits)
     """How many inputs the pool may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSource:
+    """A function as an app hands it to the cluster."""
+
+    pool_id: str
+    """`APP_ID/FUNCTION`."""
+    config: FunctionConfig
+    code: bytes
+    """Packed."""
 
 
 class FunctionOptions(TypedDict, total=False):

@@ -12,13 +12,15 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from flexray.backend import Client
-from flexray.core.events import OK
+from flexray.core.events import FAILED, OK
 from flexray.errors import InvalidError, SerializationError
-from flexray.outcome import exception_of, value_of
+from flexray.outcome import exception_of
 from flexray.progress import MapProgress, shown_by_default
+from flexray.serialization import unpack_result
 
 logger = logging.getLogger("flexray")
 
@@ -147,11 +149,13 @@ class Map:
         return exception_of(self._name, self._at_most_once, self._client, status, payload)
 
     def _output(self, status: int, payload: Any) -> Any:
-        if not self._options.return_exceptions:
-            return value_of(self._name, self._at_most_once, self._client, status, payload)
         try:
-            return value_of(self._name, self._at_most_once, self._client, status, payload)
-        except BaseException as error:  # noqa: BLE001  # It takes the place of the output.
+            if status == OK:
+                return unpack_result(payload)
+            raise self._exception(status, payload)
+        except BaseException as error:
+            if not self._options.return_exceptions:
+                raise
             return error
 
     # Inputs out.
@@ -171,31 +175,31 @@ class Map:
     def _feed(self, inputs: Iterator[tuple[Any, ...]]) -> None:
         """Read inputs for a moment and submit them."""
         prepared: list[Any] = []
-        until = time.perf_counter() + READ_S
+        prepare, kwargs, clock = self._client.prepare, self._options.kwargs, time.perf_counter
+        room, read, until = self._room, 0, clock() + READ_S
         try:
-            for _ in range(self._room):
+            for args in islice(inputs, room):
+                read += 1
                 try:
-                    args = next(inputs)
-                except StopIteration:
-                    self._exhausted = True
+                    prepared.append(prepare(args, kwargs))
+                except SerializationError as error:
+                    self._take_unpackable(error, prepared)
+                if clock() > until:
                     break
-                self._prepare(args, prepared)
-                if time.perf_counter() > until:
-                    break
+            else:
+                self._exhausted = read < room
         finally:
             self._submit(prepared)
 
-    def _prepare(self, args: tuple[Any, ...], prepared: list[Any]) -> None:
-        try:
-            prepared.append(self._client.prepare(args, self._options.kwargs))
-        except SerializationError as error:
-            if not self._options.return_exceptions:
-                raise
-            self._submit(prepared)
-            prepared.clear()
-            self._local_ids -= 1
-            self._note_submitted([self._local_ids])
-            self._arrived.append(((self._local_ids,), b"\x01", (error,)))
+    def _take_unpackable(self, error: SerializationError, prepared: list[Any]) -> None:
+        """Arguments that cannot be packed are that input's failure."""
+        if not self._options.return_exceptions:
+            raise error
+        self._submit(prepared)
+        prepared.clear()
+        self._local_ids -= 1
+        self._note_submitted([self._local_ids])
+        self._arrived.append(((self._local_ids,), bytes([FAILED]), (error,)))
 
     def _submit(self, prepared: list[Any]) -> None:
         if prepared:
@@ -265,7 +269,10 @@ class Map:
     def _feed_from(self, reader: _AsyncReader) -> None:
         prepared: list[Any] = []
         for args in reader.take(self._room):
-            self._prepare(args, prepared)
+            try:
+                prepared.append(self._client.prepare(args, self._options.kwargs))
+            except SerializationError as error:
+                self._take_unpackable(error, prepared)
         self._submit(prepared)
         self._exhausted = reader.exhausted
 

@@ -90,6 +90,11 @@ class Batch:
             return range(len(self.input_ids))
         return [i for i, done in enumerate(self.accounted) if not done]
 
+    @property
+    def may_have_unstarted(self) -> bool:
+        """Whether more is open than one input that runs; two batches may have overtaken each other."""
+        return len(self.slot.batches) > 1 or len(self.open_positions()) > 1
+
 
 @dataclass(slots=True)
 class Slot:
@@ -362,7 +367,7 @@ class Dispatch:
         return on_time and not (slot.leaving or len(slot.batches) > 1 or batch.alone or self._at_most_once)
 
     def _take_queued(self) -> tuple[int, ...]:
-        size = 1 if self._at_most_once else self._sizing.inputs(self._queue, len(self._slots))
+        size = 1 if self._at_most_once else self._sizing.inputs(self._queue, self._sent_open, len(self._slots))
         if size == 1:
             return (self._queue.popleft(),)
         pop = self._queue.popleft
@@ -545,7 +550,7 @@ class Dispatch:
     def _ask_back_slot(self, slot: Slot, now: float) -> None:
         """The batch under way took four times its time: neither it nor what is behind it waits longer."""
         for batch in slot.batches:
-            if batch is not slot.batches[0] or len(batch.open_positions()) > 1:
+            if batch.may_have_unstarted:
                 self._ask_back(batch, now)
 
     def _ask_back(self, batch: Batch, now: float) -> None:
@@ -568,7 +573,7 @@ class Dispatch:
         if batch.cancels:
             self._effects.append(CancelInputs(batch.batch_id, lease.container_id, tuple(batch.cancels)))
             heappush(self._repeats, (now + REPEAT_S, key))
-        elif len(batch.open_positions()) > 1 or batch.slot.batches[0] is not batch:
+        elif batch.may_have_unstarted:
             self._ask_back(batch, now)
 
     def _report(self, now: float) -> None:

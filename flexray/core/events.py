@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from flexray.config import AutoscalerSettings
 
@@ -261,6 +261,13 @@ class Settle:
     input_ids: Sequence[int]
     statuses: bytes
     payloads: Sequence[object]
+
+
+class Sink(Protocol):
+    """Whoever waits for inputs, at the other end of Settle."""
+
+    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
+        """These inputs are over; each is named once, on any thread."""
 
 
 @dataclass(frozen=True, slots=True)

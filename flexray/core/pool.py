@@ -32,7 +32,7 @@ from flexray.core.events import (
     StartFailed,
     Ticked,
 )
-from flexray.core.ledger import Container, Ledger, LeaseOut, State
+from flexray.core.ledger import LeaseOut, Ledger, State
 from flexray.core.scaling import Scaling
 
 EPOCH = 1 << 40

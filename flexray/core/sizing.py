@@ -56,17 +56,17 @@ class BatchSizing:
             for input_id in input_ids:
                 self._large.pop(input_id, None)
 
-    def inputs(self, queue: deque[int], slots: int) -> int:
+    def inputs(self, queue: deque[int], sent: int, slots: int) -> int:
         """How many inputs from the front of `queue` make the next batch; at least 1.
 
-        Never more than an even share of the queue over the slots and the batches ahead of them:
+        Never more than an even share of what is queued or sent over the slots and the batches ahead of them:
         1,000 tiny inputs on 2 slots travel as 4 batches of 250, so that no slot waits for an answer.
         """
         if self._mean_s is None:
             return 1
         size = BATCH_MAX if self._mean_s * BATCH_MAX <= BATCH_S else max(1, int(BATCH_S / self._mean_s))
         places = max(1, slots) * (2 if self._mean_s <= AHEAD_S else 1)
-        size = min(size, -(-len(queue) // places))
+        size = min(size, len(queue), -(-(len(queue) + sent) // places))
         return self._within_bytes(queue, size) if self._large and size > 1 else size
 
     def _within_bytes(self, queue: deque[int], size: int) -> int:

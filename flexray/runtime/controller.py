@@ -253,7 +253,7 @@ def _names() -> Iterable[str]:
 
 def _not_running(pool_id: str) -> Exception:
     return NotFoundError(
-        f"{pool_id.split('/')[-1]} has no pool: its app is not running",
+        f"{pool_id.rsplit('/', maxsplit=1)[-1]} has no pool: its app is not running",
         "call it inside `with app.run():`, or start the program with `flexray run`",
     )
 

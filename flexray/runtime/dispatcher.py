@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from flexray.config import FunctionConfig
-from flexray.errors import InputCancelledError
+from flexray.errors import ExecutionError, InputCancelledError
 from flexray.runtime.poolclient import PoolClient
 
 logger = logging.getLogger("flexray")
@@ -27,9 +27,10 @@ WATCH_PAUSE_S = 0.2
 class Dispatcher:
     """The pools that this process uses. `process` is its identity at the controller."""
 
-    def __init__(self, process: str, controller: Any) -> None:
+    def __init__(self, process: str, controller: Any, is_connected: Callable[[], bool]) -> None:
         self.process = process
         self.controller = controller
+        self._is_connected = is_connected
         self._clients: dict[str, PoolClient] = {}
         self._lock = threading.Lock()
         self._active: dict[PoolClient, None] = {}
@@ -82,6 +83,9 @@ class Dispatcher:
                 item = self._queue.get(timeout=TICK_S if self._active else None)
             except Empty:
                 item = None
+            if not self._is_connected():
+                self._disconnect()  # Any further call of Ray would start a new one.
+                return
             try:
                 if item is not None:
                     take, future = item
@@ -93,6 +97,11 @@ class Dispatcher:
                     self._tick(now)
             except Exception:
                 logger.exception("in the dispatcher")
+
+    def _disconnect(self) -> None:
+        for client in list(self._clients.values()):
+            client.close(ExecutionError(f"an input of {client.pool_id} is lost: Ray was shut down meanwhile"))
+        self._clients.clear()
 
     def _tick(self, now: float) -> None:
         for client in list(self._active):

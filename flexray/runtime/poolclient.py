@@ -16,7 +16,6 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
 
 from flexray import output
-from flexray.backend import Sink
 from flexray.config import FunctionConfig
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
@@ -35,13 +34,14 @@ from flexray.core.events import (
     InputsSubmitted,
     PoolView,
     ReclaimBatch,
-    Report,
     ReplyReceived,
+    Report,
     ReportFailed,
     ReportReleased,
     SendBatch,
     SendReport,
     Settle,
+    Sink,
     Ticked,
 )
 from flexray.errors import ExecutionError
@@ -116,16 +116,15 @@ class PoolClient:
         Raises:
             SerializationError: An argument cannot be packed.
         """
+        packed = pack_call(args, kwargs)
+        if type(packed) is bytes and len(packed) <= LARGE_BYTES:
+            return packed
         refs = [value for value in (*args, *kwargs.values()) if isinstance(value, ray.ObjectRef)]
-        if not refs:
-            packed = pack_call(args, kwargs)
-            if type(packed) is bytes and len(packed) <= LARGE_BYTES:
-                return packed
-            return _stored(packed, [])
-        index = {id(ref): number for number, ref in enumerate(refs)}
-        args = tuple([_stand_in(value, index) for value in args])
-        kwargs = {name: _stand_in(value, index) for name, value in kwargs.items()}
-        return _stored(pack_call(args, kwargs), refs)
+        if refs:
+            index = {id(ref): number for number, ref in enumerate(refs)}
+            args = tuple([_stand_in(value, index) for value in args])
+            packed = pack_call(args, {name: _stand_in(value, index) for name, value in kwargs.items()})
+        return _stored(packed, refs)
 
     def call(self, prepared: Prepared) -> tuple[int, Any]:
         """Run one input; blocks for its (status, payload)."""
@@ -149,7 +148,7 @@ class PoolClient:
         input_ids = list(itertools.islice(self._ids, len(prepared)))
         self._inputs.update(zip(input_ids, [(item, sink) for item in prepared], strict=True))
         ready = input_ids
-        if any(type(item) is not bytes for item in prepared):
+        if not all([type(item) is bytes for item in prepared]):
             ready = [
                 i
                 for i, item in zip(input_ids, prepared, strict=True)

@@ -14,8 +14,7 @@ from typing import Any
 
 import ray
 
-from flexray.backend import FunctionSource
-from flexray.config import AutoscalerSettings, FunctionConfig
+from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
 from flexray.runtime.controller import ControllerActor
@@ -35,10 +34,10 @@ class Session:
         self.owns_ray = owns_ray
         """Whether this session started a Ray of its own, which then nobody else uses."""
         self.controller = _find_controller()
-        self.dispatcher = Dispatcher(self.process, self.controller)
+        self._core_worker = _core_worker()
+        self.dispatcher = Dispatcher(self.process, self.controller, lambda: self.is_current)
         self.environment = shipping.caller_environment()
         self.import_paths = tuple(shipping.import_paths())
-        self._core_worker = _core_worker()
 
     @property
     def is_current(self) -> bool:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
+from types import CodeType, ModuleType
 from typing import Any, TypeAlias, cast
 
 import cloudpickle
@@ -94,6 +94,9 @@ class _Packer(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is
         if type(obj) in _reference_types:
             self._references.append(obj)
             return _reference_at, (len(self._references) - 1,)
+        if type(obj) is CodeType:
+            rebuild, args = self.dispatch_table[CodeType](obj)
+            return _code_of_file, (obj.co_filename, rebuild, args)
         if self._users_files_by_value and is_defined_by_user(obj):
             return self._reduce_by_value(obj)
         return super().reducer_override(obj)
@@ -168,6 +171,11 @@ def unpack(packed: Packed, references: Sequence[Any] | None = None) -> Any:
         return pickle.loads(packed.data, buffers=packed.buffers)
     finally:
         _thread.references = outer
+
+
+def _code_of_file(filename: str, rebuild: Callable[..., CodeType], args: tuple[Any, ...]) -> CodeType:
+    """Code with the name of its file, which cloudpickle leaves out and a remote traceback needs."""
+    return rebuild(*args).replace(co_filename=filename)
 
 
 def _reference_at(index: int) -> Any:

@@ -22,11 +22,9 @@ CPUS = 8
 def private_ray() -> Iterator[None]:
     """Connects this process to a new local Ray; ends it and deletes its files, even after a SIGKILL."""
     folder = Path(tempfile.mkdtemp(prefix="fb", dir="/tmp"))
-    os.environ.pop("RAY_ADDRESS", None)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["FLEXRAY_STATE_DIR"] = str(folder / "state")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Else Ray writes one into the home.
+    # The reaper kills whoever has the folder in its environment, so it starts before this process has.
     with subprocess.Popen([sys.executable, str(REAPER), str(folder)], stdin=subprocess.PIPE) as reaper:
+        _set_environment(folder)
         ray.init(
             address="local",
             num_cpus=CPUS,
@@ -42,3 +40,10 @@ def private_ray() -> Iterator[None]:
         finally:
             ray.shutdown()
             reaper.communicate()
+
+
+def _set_environment(folder: Path) -> None:
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["FLEXRAY_STATE_DIR"] = str(folder / "state")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Else Ray writes one into the home.
