@@ -125,7 +125,9 @@ class App:
             ExecutionError: The other app is running.
         """
         if other._running is not None:  # The same class.
-            raise ExecutionError(f"app {other._home.app_name} is running", "include it before either is started")
+            raise ExecutionError(
+                f"app {other._home.app_name} is running", "include it before either is started"
+            )
         for function in other.functions.values():
             function.move_to(self._home)
             self._add(function)
@@ -157,7 +159,9 @@ class RunningApp:
         app = self.app
         home = app._home  # noqa: SLF001  # Two halves of one thing.
         if home.app_id is not None:
-            raise ExecutionError(f"app {home.app_name} is running already", "stop it first, or use another App")
+            raise ExecutionError(
+                f"app {home.app_name} is running already", "stop it first, or use another App"
+            )
         app_id = f"{home.app_name}.{secrets.token_hex(3)}"
         home.app_id = app_id
         try:

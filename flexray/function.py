@@ -104,7 +104,12 @@ class Function(Generic[P, R]):
         return f"<flexray.Function {self._home.app_name}/{self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Function, (Home(self._home.app_name, self._home.app_id), self._raw, self._options, self._variant)
+        return Function, (
+            Home(self._home.app_name, self._home.app_id),
+            self._raw,
+            self._options,
+            self._variant,
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:
         """Refuse: it would be unclear where the call runs."""
@@ -197,7 +202,9 @@ class Function(Generic[P, R]):
     def _starmap(self, iterator: Any, **keywords: Unpack[MapKeywords]) -> Iterator[R]:
         return self._run_map("starmap", spread(iterator), keywords)
 
-    def _for_each(self, *iterators: Any, ignore_exceptions: bool = False, **keywords: Unpack[MapKeywords]) -> None:
+    def _for_each(
+        self, *iterators: Any, ignore_exceptions: bool = False, **keywords: Unpack[MapKeywords]
+    ) -> None:
         keywords = {"order_outputs": False, **keywords, "return_exceptions": ignore_exceptions}
         for _ in self._run_map("for_each", zipped(iterators), keywords):
             pass
@@ -288,7 +295,7 @@ class Function(Generic[P, R]):
         """
         if "name" in options:
             raise InvalidError(
-                f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its function's name",
+                f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its name",
                 "decorate the function again with @app.function(name=...) for a function of another name",
             )
         variant = {**dict(self._variant), **cast(dict[str, Any], options)}
@@ -336,7 +343,9 @@ class _AsyncWaiter:
 
     def settle(self, input_ids: Any, statuses: bytes, payloads: Any) -> None:
         outcome = (statuses[0], payloads[0])
-        self._loop.call_soon_threadsafe(lambda: None if self.future.done() else self.future.set_result(outcome))
+        self._loop.call_soon_threadsafe(
+            lambda: None if self.future.done() else self.future.set_result(outcome)
+        )
 
 
 def _suffix(variant: tuple[tuple[str, Any], ...]) -> str:
@@ -385,7 +394,9 @@ def _refuse_in_loop(name: str, method: str) -> None:
 
 def _warn_in_loop(name: str) -> None:
     if _loop_is_running():
-        logger.warning("%s.remote blocks the event loop that runs here: use `await %s.remote.aio(...)`", name, name)
+        logger.warning(
+            "%s.remote blocks the event loop that runs here: use `await %s.remote.aio(...)`", name, name
+        )
 
 
 async def _in_thread(work: Callable[[], R]) -> R:
@@ -415,5 +426,3 @@ async def _spread_async(iterator: Any) -> AsyncIterator[tuple[Any, ...]]:
 def is_generator(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a generator, sync or async."""
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-
-

@@ -27,7 +27,7 @@ logger = logging.getLogger("flexray")
 OUTSTANDING_MAX = 1000
 """Inputs of one map that are not over; the guide's limit."""
 CHUNK_MIN = 64
-"""While outputs are ready, inputs are read only where there is room for this many: one ask for all of them."""
+"""While outputs are ready, inputs are read only where there is room for so many: one ask for all of them."""
 READ_S = 0.002
 """How long inputs are read before outputs are looked at again, so that a slow iterator delays nothing."""
 LOOK_EVERY_S = 0.2
@@ -64,8 +64,8 @@ def check_iterators(iterators: tuple[Any, ...]) -> None:
     for position, iterator in enumerate(iterators, start=1):
         if not isinstance(iterator, Iterable):
             raise InvalidError(
-                f"map needs iterators, and number {position} is {iterator!r:.80}, of type {type(iterator).__name__}",
-                "give a list or a generator with the values of that argument; fixed ones go into kwargs={...}",
+                f"map needs iterators, and number {position} is {_shown(iterator)}",
+                "give a list or a generator with that argument's values; fixed ones go into kwargs={...}",
             )
 
 
@@ -77,7 +77,7 @@ def spread(iterator: Any) -> tuple[Iterator[tuple[Any, ...]], int | None]:
     """
     if not isinstance(iterator, Iterable):
         raise InvalidError(
-            f"starmap needs an iterator of tuples and got {iterator!r:.80}, of type {type(iterator).__name__}",
+            f"starmap needs an iterator of tuples and got {_shown(iterator)}",
             "as in f.starmap([(1, 2), (3, 4)])",
         )
     return (_arguments(item) for item in iterator), _length((iterator,))
@@ -86,10 +86,14 @@ def spread(iterator: Any) -> tuple[Iterator[tuple[Any, ...]], int | None]:
 def _arguments(item: Any) -> tuple[Any, ...]:
     if not isinstance(item, Iterable):
         raise InvalidError(
-            f"starmap needs tuples of arguments and got {item!r:.80}, of type {type(item).__name__}",
+            f"starmap needs tuples of arguments and got {_shown(item)}",
             "use .map for functions of one argument",
         )
     return tuple(item)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.80}, of type {type(value).__name__}"
 
 
 def _length(iterators: tuple[Any, ...]) -> int | None:
@@ -169,6 +173,13 @@ class Map:
         return not self._exhausted and self._room >= (CHUNK_MIN if self._ready else 1)
 
     @property
+    def _must_wait(self) -> bool:
+        """Nothing to give and nothing to read."""
+        if self._ready or self._over:
+            return False
+        return self._exhausted or not self._room
+
+    @property
     def _over(self) -> bool:
         return self._exhausted and not self._outstanding and not self._ready and not self._arrived
 
@@ -223,7 +234,7 @@ class Map:
                 if self._wants_inputs:
                     self._feed(inputs)
                 self._absorb()
-                if not self._ready and not self._over and (self._exhausted or not self._room):
+                if self._must_wait:
                     arrived.wait(LOOK_EVERY_S)
                     self._absorb()
                 self._show()
@@ -242,7 +253,11 @@ class Map:
         import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
 
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        self.wake = lambda: loop.call_soon_threadsafe(arrived.set)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(arrived.set)
+
+        self.wake = wake
         reader = _AsyncReader(inputs) if hasattr(inputs, "__anext__") else None
         finished = False
         try:
@@ -251,8 +266,11 @@ class Map:
                 if self._wants_inputs:
                     self._feed(inputs) if reader is None else self._feed_from(reader)
                 self._absorb()
-                if not self._ready and not self._over:
+                if reader is not None and not self._ready and not self._over:
                     await _first_of(arrived, reader if self._wants_inputs else None)
+                    self._absorb()
+                elif self._must_wait:
+                    await _first_of(arrived, None)
                     self._absorb()
                 self._show()
                 while self._ready:
@@ -282,9 +300,7 @@ class Map:
             view, notice = self._client.view, self._client.notice
             if held_back and notice is None:
                 notice = f"{view.waiting:,} of {view.pending_limit:,} waiting: the rest waits for room"
-            self._progress.update(
-                self._done, running, waiting + held_back, view.ready, view.starting, notice
-            )
+            self._progress.update(self._done, running, waiting + held_back, view.ready, view.starting, notice)
 
     def _close(self, *, finished: bool) -> None:
         self.wake = lambda: None

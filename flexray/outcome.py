@@ -22,7 +22,9 @@ def value_of(function: str, at_most_once: bool, client: Client, status: int, pay
     raise exception_of(function, at_most_once, client, status, payload)
 
 
-def exception_of(function: str, at_most_once: bool, client: Client, status: int, payload: Any) -> BaseException:
+def exception_of(
+    function: str, at_most_once: bool, client: Client, status: int, payload: Any
+) -> BaseException:
     """The exception of an input that has no value.
 
     | status | exception |
@@ -38,8 +40,14 @@ def exception_of(function: str, at_most_once: bool, client: Client, status: int,
     if status == CANCELLED:
         return InputCancelledError()
     if status == LOST:
-        return InputLostError(function, 1 if at_most_once else LOSSES_MAX, payload or "it does not know the input")
+        return InputLostError(
+            function, 1 if at_most_once else LOSSES_MAX, payload or "it does not know the input"
+        )
     if status == REFUSED:
         view = client.view
         return ResourceExhaustedError(function, view.waiting, view.pending_limit)
-    return copy.copy(payload) if isinstance(payload, BaseException) else InputLostError(function, 1, str(payload))
+    return (
+        copy.copy(payload)
+        if isinstance(payload, BaseException)
+        else InputLostError(function, 1, str(payload))
+    )

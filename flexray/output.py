@@ -24,7 +24,10 @@ Lines = Callable[[int], "list[Text]"]
 """Gives the lines of one bar for a terminal of that many columns."""
 
 
-def relay(function_name: str, text: str, stream: Literal["stdout", "stderr"]) -> None:
+Stream = Literal["stdout", "stderr"]
+
+
+def relay(function_name: str, text: str, stream: Stream) -> None:
     """Prints lines that a container wrote, each with the function's name before it.
 
     Args:

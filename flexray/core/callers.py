@@ -163,12 +163,12 @@ class Callers:
 
         A slot moves when its holder has two more than the neediest, or the neediest has none (rule 11).
         """
-        needy = [[len(c.leases), c.without_since, c.need, i] for i, c in self._wanting.items()]
+        needy = [(len(c.leases), c.without_since, c.need, i) for i, c in self._wanting.items()]
         heapify(needy)
         for _ in range(self._under_way()):
             _give(needy)
-        holders = [
-            [-c.keeps, i, c]
+        holders: list[tuple[int, str, Caller]] = [
+            (-c.keeps, i, c)
             for i, c in self._callers.items()
             if c.keeps and not c.cut_off and now - c.granted_at >= SETTLED_S
         ]
@@ -183,7 +183,7 @@ class Callers:
             self._sharing[holder_id] = caller
             asked[holder_id] = None
             _give(needy)
-            heapreplace(holders, [-caller.keep, holder_id, caller])
+            heapreplace(holders, (-caller.keep, holder_id, caller))
         return asked
 
     def _under_way(self) -> int:
@@ -191,7 +191,7 @@ class Callers:
         return sum(len(c.leases) - c.keeps for c in self._sharing.values())
 
 
-def _give(needy: list[list]) -> None:
+def _give(needy: list[tuple[int, float, int, str]]) -> None:
     """Promise one slot to the neediest."""
     if not needy:
         return
@@ -199,4 +199,4 @@ def _give(needy: list[list]) -> None:
     if need <= 1:
         heappop(needy)
     else:
-        heapreplace(needy, [has + 1, since, need - 1, dispatcher_id])
+        heapreplace(needy, (has + 1, since, need - 1, dispatcher_id))

@@ -1,11 +1,11 @@
-"""What one caller does with its inputs of one pool: queue, leases, batches, attempts, losses.
+r"""What one caller does with its inputs of one pool: queue, leases, batches, attempts, losses.
 
 One rule: an input is in exactly one place (held back, asking, queued, alone, resting, or in one batch), and
 every message about a batch counts only while that batch is the input's place (protocol rule 8).
 
 ```
 submitted -> [held back ->] asking -> queued -> in a batch -> settled
-          \\______ a leased slot is free ____/        |
+          \______ a leased slot is free ____/        |
                         ^-- unstarted ---------------|
                         ^-- resting (a retry) -------|
                         ^-- alone (a loss) ----------'
@@ -367,7 +367,9 @@ class Dispatch:
         return on_time and not (slot.leaving or len(slot.batches) > 1 or batch.alone or self._at_most_once)
 
     def _take_queued(self) -> tuple[int, ...]:
-        size = 1 if self._at_most_once else self._sizing.inputs(self._queue, self._sent_open, len(self._slots))
+        size = (
+            1 if self._at_most_once else self._sizing.inputs(self._queue, self._sent_open, len(self._slots))
+        )
         if size == 1:
             return (self._queue.popleft(),)
         pop = self._queue.popleft
@@ -389,9 +391,7 @@ class Dispatch:
         if ends_at is not None and overdue_at is not None:
             heappush(self._endings, (ends_at, batch_id))
             heappush(self._overdue, (overdue_at, batch_id))
-        self._effects.append(
-            SendBatch(batch_id, slot.lease, input_ids, oldest_open=slot.batches[0].batch_id)
-        )
+        self._effects.append(SendBatch(batch_id, slot.lease, input_ids, oldest_open=slot.batches[0].batch_id))
 
     # Answers.
 

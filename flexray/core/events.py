@@ -179,7 +179,7 @@ class BatchReturned:
 
 @dataclass(frozen=True, slots=True)
 class BatchReclaimed:
-    """The answer to `reclaim`: positions in the batch that finished or were taken out, the running left out."""
+    """The answer to `reclaim`: what finished or was taken out of the batch, the running left out."""
 
     batch_id: int
     positions: tuple[int, ...]
@@ -320,6 +320,13 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerRetired:
+    """The container holds an input that cannot be stopped: it takes nothing new (rule 13)."""
+
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseReleased:
     """The container dropped the lease; nothing of it runs any more."""
 
@@ -344,6 +351,7 @@ PoolEvent = (
     | ContainerReady
     | ContainerLost
     | StartFailed
+    | ContainerRetired
     | LeaseReleased
     | SettingsChanged
     | NoticeChanged

@@ -17,6 +17,7 @@ from flexray.core.events import (
     ContainerLost,
     ContainerPlaced,
     ContainerReady,
+    ContainerRetired,
     DispatcherLost,
     Lease,
     LeaseReleased,
@@ -121,6 +122,10 @@ class Pool:
                 self._lose_container(container_id, now)
             case StartFailed():
                 self._take_failed_start(event, now)
+            case ContainerRetired(container_id):
+                container = self.ledger.containers.get(container_id)
+                if container is not None and container.state is State.READY:
+                    self.ledger.drain(container)
             case LeaseReleased(_, lease_number):
                 if (lease := self.ledger.leases.get(lease_number)) is not None:
                     self._free(lease, now)
@@ -376,9 +381,9 @@ class Pool:
             changed.update((i, None) for i, caller in self.callers if caller.report.held_back)
         self._had_room = room
         for dispatcher_id in changed:
-            caller = self.callers.get(dispatcher_id)
-            if caller is not None and caller.parked_at is not None:
-                self._answer_caller(dispatcher_id, caller, room, now)
+            parked = self.callers.get(dispatcher_id)
+            if parked is not None and parked.parked_at is not None:
+                self._answer_caller(dispatcher_id, parked, room, now)
 
     def _answer_caller(self, dispatcher_id: str, caller: Caller, room: bool, now: float) -> None:
         report, newest = caller.report, caller.newest

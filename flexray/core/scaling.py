@@ -220,7 +220,9 @@ class Scaling:
             return effects
         stopping = self._ledger.count(State.STOPPING) + len(self._ledger.draining)
         for _ in range(len(self._ledger) - stopping - maximum):
-            if (container := self._newest_start(now)) is not None or (container := self._ledger.least_recently_used()) is not None:
+            if (container := self._newest_start(now)) is not None or (
+                container := self._ledger.least_recently_used()
+            ) is not None:
                 effects.append(self.stop(container))
             elif (container := self._ledger.busiest_to_drain()) is not None:
                 self._ledger.drain(container)

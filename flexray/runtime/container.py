@@ -15,15 +15,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 import ray
 
 from flexray.context import RunningInput, current_input, enter_container
-from flexray.core.events import CANCELLED, FAILED, LOST, OK
+from flexray.core.events import CANCELLED, FAILED, LOST, OK, UNSTARTED
 from flexray.core.occupancy import Arrival, BatchKey, Occupancy, Work
-from flexray.errors import DeserializationError
+from flexray.errors import DeserializationError, FunctionTimeoutError
+from flexray.output import Stream
 from flexray.runtime.output import Capture, current_dispatcher
 from flexray.runtime.shipping import apply_import_paths
 from flexray.runtime.wire import (
@@ -50,6 +52,8 @@ from flexray.serialization import (
 
 SAMPLES_MAX = 8
 """Service times told per batch."""
+WATCH_S = 0.25
+"""How often inputs are checked for having run too long."""
 HELLO_S = 60.0
 """A container that has run nothing for this long asks the controller whether it is known (rule 12)."""
 
@@ -57,16 +61,31 @@ RUNS_MAX = 100_000
 """Calls of `run` under way: far more than two batches per slot can be."""
 CONTROL_MAX = 10_000
 
+
 class _Job:
     """A batch with what is needed to run it."""
 
-    __slots__ = ("calls", "message", "objects", "work")
+    __slots__ = ("calls", "ended", "message", "objects", "work")
 
     def __init__(self, message: BatchMessage, objects: tuple[Any, ...], work: Work) -> None:
+        self.ended = False
         self.message = message
         self.work = work
         self.calls = message.calls
         self.objects = objects
+
+
+class _Slot:
+    """What a slot's thread is at, for the watch over timeouts."""
+
+    __slots__ = ("abandoned", "began", "job", "position")
+
+    def __init__(self) -> None:
+        self.job: _Job | None = None
+        self.position = 0
+        self.began = 0.0
+        self.abandoned = False
+        """Its input took too long and was answered without it; what it still does counts for nothing."""
 
 
 class Container:
@@ -79,6 +98,7 @@ class Container:
         self._slots = slots
         self._function: Callable[..., Any] = _not_loaded
         self._is_async = False
+        self._function_name, self._timeout_s = name, 0.0
         self._lock = threading.Lock()
         self._occupancy = Occupancy(slots)
         self._jobs: dict[BatchKey, _Job] = {}
@@ -86,6 +106,7 @@ class Container:
         self._releases: dict[int, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
         self._capture = Capture()
         self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._threads = [_Slot() for _ in range(slots)]
         self._user_loop: asyncio.AbstractEventLoop | None = None
         self._ran_at = time.monotonic()
         self._loaded: LoadAnswer | None = None
@@ -106,7 +127,7 @@ class Container:
             loop = asyncio.get_running_loop()
             self._loaded = await loop.run_in_executor(None, self._load)
             if self._loaded.ready:
-                self._hello_task = loop.create_task(self._say_hello())
+                self._tasks = [loop.create_task(self._say_hello()), loop.create_task(self._watch_timeouts())]
         with self._lock:
             return self._loaded._replace(busy=self._occupancy.busy)
 
@@ -121,15 +142,18 @@ class Container:
         except DeserializationError as error:
             return LoadAnswer(ready=False, reason=error.sentence(), permanent=True)
         except BaseException as error:  # noqa: BLE001  # Importing the user's modules may raise anything.
-            return LoadAnswer(ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error))
+            return LoadAnswer(
+                ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error)
+            )
         self._spec = spec
+        self._function_name, self._timeout_s = spec.function_name, spec.config.timeout
         self._is_async = inspect.iscoroutinefunction(self._function)
         if self._is_async:
             self._user_loop = asyncio.new_event_loop()
             self._start_thread(self._run_user_loop, "user-loop")
         else:
-            for number in range(self._slots):
-                self._start_thread(self._serve_slot, f"slot-{number}")
+            for number, slot in enumerate(self._threads):
+                self._start_thread(partial(self._serve_slot, slot), f"slot-{number}")
         return LoadAnswer(ready=True)
 
     def _start_thread(self, target: Callable[[], None], name: str) -> None:
@@ -143,7 +167,7 @@ class Container:
     @ray.method(concurrency_group="control")
     async def stop(self) -> None:
         """Exit; only called when no lease is out."""
-        ray.actor.exit_actor()
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     async def _say_hello(self) -> None:
         """Exit when nothing has run for a while and the controller does not know this container."""
@@ -214,6 +238,9 @@ class Container:
         """Called by whatever ran the batch, on its thread."""
         work = job.work
         with self._lock:
+            if job.ended:
+                return
+            job.ended = True
             following = self._occupancy.end(work, time.monotonic())
             del self._jobs[work.key]
             waiters = self._waiters.pop(work.key, [])
@@ -226,15 +253,16 @@ class Container:
 
     # Running user code: one thread per slot, or one loop for async functions.
 
-    def _serve_slot(self) -> None:
-        while True:
+    def _serve_slot(self, slot: _Slot) -> None:
+        while not slot.abandoned:
             job = self._queue.get()
             try:
-                self._run_job(job)
+                self._run_job(job, slot)
             finally:
+                slot.job = None
                 self._end(job)
 
-    def _run_job(self, job: _Job) -> None:
+    def _run_job(self, job: _Job, slot: _Slot) -> None:
         work, function, clock = job.work, self._function, time.perf_counter
         dispatcher_id = job.message.dispatcher_id
         current_dispatcher.set(dispatcher_id)
@@ -244,12 +272,14 @@ class Container:
                 work.settle(position, CANCELLED)
                 continue
             current_input.set(_running(job.message, position))
-            began = clock()
+            slot.position, slot.began, slot.job = position, (began := clock()), job
             try:
                 args, kwargs = _arguments(job, position)
                 status, payload = OK, pack_result(function(*args, **kwargs))
             except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
                 status, payload = FAILED, pack_exception(error)
+            if slot.abandoned:
+                return
             work.settle(position, status, payload)
             _note_time(work, clock() - began)
         self._capture.end(dispatcher_id)
@@ -265,7 +295,7 @@ class Container:
         task.add_done_callback(lambda _: self._end(job))
 
     async def _run_async_job(self, job: _Job) -> None:
-        work, clock = job.work, time.perf_counter
+        work, clock, timeout_s = job.work, time.perf_counter, self._timeout_s
         dispatcher_id = job.message.dispatcher_id
         current_dispatcher.set(dispatcher_id)
         self._capture.begin(dispatcher_id)
@@ -274,15 +304,42 @@ class Container:
                 work.settle(position, CANCELLED)
                 continue
             current_input.set(_running(job.message, position))
-            began = clock()
+            began, scope = clock(), asyncio.timeout(timeout_s)
             try:
                 args, kwargs = _arguments(job, position)
-                status, payload = OK, pack_result(await self._function(*args, **kwargs))
+                async with scope:
+                    value = await self._function(*args, **kwargs)
+                status, payload = OK, pack_result(value)
+            except TimeoutError as error:
+                late = FunctionTimeoutError(self._function_name, timeout_s) if scope.expired() else error
+                status, payload = FAILED, pack_exception(late)
             except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
                 status, payload = FAILED, pack_exception(error)
             work.settle(position, status, payload)
             _note_time(work, clock() - began)
         self._capture.end(dispatcher_id)
+
+    async def _watch_timeouts(self) -> None:
+        """Answer inputs that ran too long; a thread cannot be stopped, so its container retires (rule 13)."""
+        every_s = min(WATCH_S, self._timeout_s / 10)
+        while True:
+            await asyncio.sleep(every_s)
+            now = time.perf_counter()
+            for slot in self._threads:
+                job = slot.job
+                if job is not None and not slot.abandoned and now - slot.began > self._timeout_s:
+                    self._abandon(slot, job)
+                    ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE).retire.remote(self._name)
+
+    def _abandon(self, slot: _Slot, job: _Job) -> None:
+        with self._lock:
+            slot.abandoned = True
+            self._occupancy.retiring = True
+            late = FunctionTimeoutError(self._function_name, self._timeout_s)
+            job.work.settle(slot.position, FAILED, pack_exception(late))
+            job.work.drop_todo(UNSTARTED)
+        self._capture.end(job.message.dispatcher_id)
+        self._end(job)
 
     # Control.
 
@@ -314,12 +371,12 @@ class Container:
         await waiter
 
     @ray.method(concurrency_group="control")
-    async def output(self, dispatcher_id: str) -> list[tuple[str, str]]:
+    async def output(self, dispatcher_id: str) -> list[tuple[Stream, str]]:
         """What this dispatcher's inputs have printed since the last message to it."""
         return self._capture.drain(dispatcher_id)
 
 
-ContainerActor = ray.remote(
+ContainerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no concurrency_groups.
     num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"control": CONTROL_MAX}
 )(Container)
 
@@ -350,7 +407,7 @@ def _arguments(job: _Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any
 
 
 def _resolve(value: Any, objects: tuple[Any, ...]) -> Any:
-    return objects[value.index] if type(value) is Resolved else value
+    return objects[value.number] if type(value) is Resolved else value
 
 
 def _note_time(work: Work, seconds: float) -> None:

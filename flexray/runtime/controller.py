@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from flexray.config import AutoscalerSettings
-from flexray.core.events import Report, Ticked
+from flexray.core.events import ContainerRetired, Report, Ticked
 from flexray.core.ledger import State
 from flexray.core.pool import SHARING_TICK_S, TICK_S
 from flexray.errors import NotFoundError
@@ -120,6 +120,12 @@ class Controller:
         """Whether a container that has been idle for long is still wanted."""
         host = self._pools.get(container_id.rpartition("#")[0])
         return host is not None and container_id in host.pool.ledger.containers
+
+    async def retire(self, container_id: str) -> None:
+        """A container holds an input that cannot be stopped: it takes nothing new and stops when it can."""
+        host = self._pools.get(container_id.rpartition("#")[0])
+        if host is not None:
+            host.handle(ContainerRetired(container_id))
 
     async def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force; returns all of them."""
@@ -227,7 +233,7 @@ class Controller:
             ray.kill(handle)
 
 
-ControllerActor = ray.remote(
+ControllerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
     num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS_MAX
 )(Controller)
 
@@ -256,5 +262,3 @@ def _not_running(pool_id: str) -> Exception:
         f"{pool_id.rsplit('/', maxsplit=1)[-1]} has no pool: its app is not running",
         "call it inside `with app.run():`, or start the program with `flexray run`",
     )
-
-

@@ -57,7 +57,9 @@ class Dispatcher:
     def close_app(self, app_id: str) -> None:
         """Whatever waits in the pools of an app that has ended is cancelled."""
         for client in [c for c in self._clients.values() if c.pool_id.startswith(f"{app_id}/")]:
-            client.close(InputCancelledError(f"an input of {client.pool_id} was cancelled: its app has ended"))
+            client.close(
+                InputCancelledError(f"an input of {client.pool_id} was cancelled: its app has ended")
+            )
             self.forget(client)
 
     def follow(self, ref: Any, take: Callable[[Any], None]) -> None:

@@ -39,7 +39,7 @@ class Launcher:
 
 def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
     resources = spec.config.resources
-    nodes = ray.nodes() if resources.gpu else ()
+    nodes = ray.nodes() if resources.gpu else ()  # type: ignore[no-untyped-call]
     options: Mapping[str, Any] = actor_options(resources, nodes)
     if spec.runtime_env:
         options = {**options, "runtime_env": spec.runtime_env}

@@ -13,6 +13,10 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TextIO
 
+from flexray.output import Stream
+
+STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+
 KEPT_CHARACTERS = 1 << 20
 """Per dispatcher, while nobody fetches it; the oldest lines go first."""
 
@@ -24,9 +28,9 @@ class Capture:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[str, deque[tuple[str, str]]] = {}
+        self._lines: dict[str, deque[tuple[Stream, str]]] = {}
         self._sizes: dict[str, int] = {}
-        self._partial: dict[tuple[str, str], str] = {}
+        self._partial: dict[tuple[str, Stream], str] = {}
         self._active: dict[str, int] = {}
 
     def install(self) -> None:
@@ -44,12 +48,12 @@ class Capture:
             self._active[dispatcher_id] -= 1
             if not self._active[dispatcher_id]:
                 del self._active[dispatcher_id]
-                for stream in ("stdout", "stderr"):
+                for stream in STREAMS:
                     rest = self._partial.pop((dispatcher_id, stream), "")
                     if rest:
                         self._add(dispatcher_id, stream, rest + "\n")
 
-    def write(self, stream: str, text: str) -> bool:
+    def write(self, stream: Stream, text: str) -> bool:
         """Keep the text; False where it belongs to nobody."""
         dispatcher_id = current_dispatcher.get()
         with self._lock:
@@ -65,7 +69,7 @@ class Capture:
                 self._partial[dispatcher_id, stream] = rest
             return True
 
-    def drain(self, dispatcher_id: str) -> list[tuple[str, str]]:
+    def drain(self, dispatcher_id: str) -> list[tuple[Stream, str]]:
         """(stream, whole lines) printed for this dispatcher since the last call."""
         if dispatcher_id not in self._lines:
             return []
@@ -73,7 +77,7 @@ class Capture:
             self._sizes.pop(dispatcher_id, None)
             return list(self._lines.pop(dispatcher_id, ()))
 
-    def _add(self, dispatcher_id: str, stream: str, text: str) -> None:
+    def _add(self, dispatcher_id: str, stream: Stream, text: str) -> None:
         lines = self._lines.setdefault(dispatcher_id, deque())
         lines.append((stream, text))
         size = self._sizes.get(dispatcher_id, 0) + len(text)
@@ -85,7 +89,7 @@ class Capture:
 class _Router(io.TextIOBase):
     """A standard stream that gives the capture what it can place, and the rest to the stream behind it."""
 
-    def __init__(self, capture: Capture, stream: str, behind: TextIO) -> None:
+    def __init__(self, capture: Capture, stream: Stream, behind: TextIO) -> None:
         self._capture = capture
         self._stream = stream
         self._behind = behind

@@ -97,7 +97,9 @@ class PoolClient:
         self._name = config.name
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
-        self._dispatch = Dispatch(dispatcher.process, retries=config.retries, at_most_once=config.at_most_once)
+        self._dispatch = Dispatch(
+            dispatcher.process, retries=config.retries, at_most_once=config.at_most_once
+        )
         self._ids = itertools.count(1)
         self._inputs: dict[int, tuple[Prepared, Sink]] = {}
         self._handles: dict[str, Any] = {}
@@ -148,7 +150,7 @@ class PoolClient:
         input_ids = list(itertools.islice(self._ids, len(prepared)))
         self._inputs.update(zip(input_ids, [(item, sink) for item in prepared], strict=True))
         ready = input_ids
-        if not all([type(item) is bytes for item in prepared]):
+        if not all(type(item) is bytes for item in prepared):
             ready = [
                 i
                 for i, item in zip(input_ids, prepared, strict=True)
@@ -225,7 +227,10 @@ class PoolClient:
             for effect in effects:
                 if type(effect) is SendBatch:
                     handle = self._handles[effect.lease.container_id]
-                    self._outgoing[effect.batch_id] = (handle, self._dispatch.later_attempts(effect.input_ids))
+                    self._outgoing[effect.batch_id] = (
+                        handle,
+                        self._dispatch.later_attempts(effect.input_ids),
+                    )
                 elif type(effect) is ForgetContainer:
                     self._handles.pop(effect.container_id, None)
         self._dispatcher.wake(self)
@@ -280,11 +285,12 @@ class PoolClient:
         objects: list[Any] = []
         for input_id in effect.input_ids:
             entry = self._inputs.get(input_id)
-            call: Any = None if entry is None else entry[0]  # None: cancelled since.
-            if type(call) is StoredCall:
-                call = (entry[0].packed, len(objects), len(entry[0].objects), entry[0].resolved)
-                objects += entry[0].objects
-            calls.append(call)
+            call = None if entry is None else entry[0]  # None: cancelled since.
+            if isinstance(call, StoredCall):
+                calls.append((call.packed, len(objects), len(call.objects), call.resolved))
+                objects += call.objects
+            else:
+                calls.append(call)
         message = BatchMessage(
             self._dispatcher.process,
             effect.batch_id,
@@ -389,7 +395,7 @@ class PoolClient:
     # ObjectRef arguments: an input whose arguments are not ready is neither sent nor demand (rule 15).
 
     def _defer(self, input_id: int, prepared: Prepared, *, patient: bool) -> bool:
-        """Note a large input's size; submit one with references when they are ready. Returns whether deferred."""
+        """Note a large input's size; returns whether it is submitted later, when its references are ready."""
         if type(prepared) is not StoredCall:
             return False
         refs = prepared.objects[len(prepared.objects) - prepared.resolved :]
@@ -409,7 +415,7 @@ class PoolClient:
             self._dispatcher.follow(ref, one_ready)
         return True
 
-    def _relay(self, lines: list[tuple[str, str]]) -> None:
+    def _relay(self, lines: list[tuple[output.Stream, str]]) -> None:
         for stream, text in lines:
             output.relay(self._name, text, stream)
 

@@ -6,6 +6,7 @@ One rule: an effect is one Ray call or one answered report; nothing is decided h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -167,7 +168,9 @@ class PoolHost:
 
     async def _start(self, container_id: str) -> None:
         try:
-            handle = await self._launcher.start(container_id, self.spec, self._spec_data, self.pool.ledger.slots)
+            handle = await self._launcher.start(
+                container_id, self.spec, self._spec_data, self.pool.ledger.slots
+            )
         except Exception as error:  # noqa: BLE001  # Ray refuses bad options in many ways.
             failure = self._failure(f"Ray refuses to create it: {error}")
             self.handle(StartFailed(container_id, failure, permanent=True))
@@ -218,10 +221,8 @@ class PoolHost:
             handle = self._handles.get(container_id)
         if placed:
             stopped = handle.stop.remote()
-            try:
+            with contextlib.suppress(TimeoutError, RayError):  # Dead by now, or killed below.
                 await asyncio.wait_for(_awaited(stopped), STOP_GRACE_S)
-            except (TimeoutError, RayError):
-                pass  # Dead by now, or killed below.
         if container_id in self._handles:
             await self._launcher.kill(handle)
 
@@ -258,9 +259,12 @@ class PoolHost:
         step = waited_s // NOTICE_AFTER_S
         if step != self._notice_since:
             self._notice_since = step
-            options = actor_options(self.spec.config.resources, nodes := ray.nodes())
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            options = actor_options(self.spec.config.resources, nodes)
             why = infeasible(options, nodes)
-            self.handle(NoticeChanged(why or f"waiting for {shape(options)} since {step * NOTICE_AFTER_S:.0f} s"))
+            self.handle(
+                NoticeChanged(why or f"waiting for {shape(options)} since {step * NOTICE_AFTER_S:.0f} s")
+            )
 
 
 async def _awaited(ref: Any) -> Any:

@@ -6,6 +6,7 @@ changed but for one detached actor on the head node.
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -127,7 +128,7 @@ def connect() -> Session:
 
 def _start_ray() -> bool:
     try:
-        context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ExecutionError(
             f"the Ray cluster cannot be joined: {error}",
@@ -141,7 +142,7 @@ def _start_ray() -> bool:
             f"the Ray cluster has another version than this process: {str(error).strip()}",
             "install here the versions of ray and Python that the cluster has",
         ) from error
-    return bool(context.address_info.get("node_ip_address")) and _is_own_cluster()
+    return _is_own_cluster()
 
 
 def _is_own_cluster() -> bool:

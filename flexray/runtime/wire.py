@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flexray.config import FunctionConfig
+from flexray.output import Stream
 from flexray.serialization import Packed, Parts
 
 NAMESPACE = "flexray"
@@ -20,11 +21,12 @@ GONE = "gone"
 """Answer to a report of a pool that there is no more."""
 
 
-class Resolved(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Resolved:
     """Stands in the arguments for an ObjectRef that Ray resolves before the function runs."""
 
-    index: int
-    """Into the objects that travel beside the batch, counted from the call's first."""
+    number: int
+    """Which of the call's ObjectRefs, in order."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class AnswerMessage(NamedTuple):
     busy_s: float
     ran: int
     bounced: bool
-    output: list[tuple[str, str]]
+    output: list[tuple[Stream, str]]
     """(stream, text) that inputs of this dispatcher printed since the last message to it."""
 
 
@@ -125,7 +127,7 @@ def decode_batch(data: bytes) -> BatchMessage:
 
 
 def encode_answer(answer: AnswerMessage | AccountMessage) -> Any:
-    """One `bytes`, or (bytes, large results), whose buffers Ray stores without copying them into the message."""
+    """One `bytes`, or (bytes, large results), whose buffers Ray stores without a copy."""
     large: list[Parts] = []
     for position, payload in enumerate(answer.payloads):
         if type(payload) is Parts:

@@ -10,7 +10,6 @@ import ray
 from ray.util import ActorPool
 from ray.util.multiprocessing import Pool
 
-from flexray import Function
 from tests.bench.measure import Plan, Row, in_turns, seconds
 from tests.bench.peers import Echo, Sleeper, actors
 from tests.bench.pools import echo, nap, pool, warm
@@ -30,7 +29,7 @@ def tiny_inputs(plan: Plan) -> list[Row]:
         actor_pool = ActorPool(plain)
         subjects = [
             lambda: count / seconds(lambda: _drain(function.map(range(count)))),
-            lambda: few / seconds(lambda: _drain(actor_pool.map(_echo_at, range(few)))),
+            lambda: few / seconds(lambda: _drain(actor_pool.map(_echo_at, list(range(few))))),
             lambda: count / seconds(lambda: processes.map(echo, range(count))),
         ]
         in_turns(subjects, 1)

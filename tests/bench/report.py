@@ -19,7 +19,9 @@ def table(rows: Sequence[Row]) -> str:
     """One line for each row, in columns; notes below."""
     lines = [HEADINGS, *[_cells(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    texts = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    texts = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
     notes = [f"{row.work}: {row.note}" for row in rows if row.note]
     return "\n".join([*texts, "", *notes]).rstrip()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import ray
 
@@ -31,7 +32,9 @@ def decision(plan: Plan) -> list[Row]:
     median_ms = percentile(samples_ms, 0.5)
     worst_ms = percentile(samples_ms, 0.99)
     note = f"p50 {median_ms:.1f} ms, highest {max(samples_ms):.1f} ms, {len(samples_ms)} samples"
-    return [Row("scale-up, from submit to the actor's creation, p99", "ms", [worst_ms], "-", (), 20, note=note)]
+    return [
+        Row("scale-up, from submit to the actor's creation, p99", "ms", [worst_ms], "-", (), 20, note=note)
+    ]
 
 
 def _turn(samples: int) -> list[float]:
@@ -40,11 +43,10 @@ def _turn(samples: int) -> list[float]:
         app.function(name=f"probe-{number}", max_containers=1, resources={"nowhere": 1})(echo)
         for number in range(samples)
     ]
-    with ThreadPoolExecutor(samples) as threads:
-        with app.run() as running:
-            assert running.app_id is not None
-            times_ms = [_sample(threads, function, running.app_id) for function in functions]
-        return times_ms  # The end of the app ends the calls, so the threads too.
+    # The end of the app ends the calls, and so the threads.
+    with ThreadPoolExecutor(samples) as threads, app.run() as running:
+        assert running.app_id is not None
+        return [_sample(threads, function, running.app_id) for function in functions]
 
 
 def _sample(threads: ThreadPoolExecutor, function: Function[..., object], app_id: str) -> float:
@@ -53,10 +55,8 @@ def _sample(threads: ThreadPoolExecutor, function: Function[..., object], app_id
 
     def call() -> None:
         began.set_result(time.perf_counter())
-        try:
+        with suppress(Error):  # Its app ends.
             function.remote(0)
-        except Error:
-            pass  # Its app has ended.
 
     threads.submit(call)
     began_at = began.result()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
+    CANCELLED,
     FAILED,
     OK,
     UNSTARTED,
@@ -48,7 +49,8 @@ class SimContainer:
         self.occupancy = Occupancy(world.scenario.slots)
         self.waiters: dict[Any, list[Callable[[], None]]] = {}
         self.release_waiters: dict[int, list[Callable[[], None]]] = {}
-        self.running: dict[Work, Truth] = {}
+        self.running: dict[Work, tuple[Truth, int, Callable[[int], None]]] = {}
+        """(input, its position, what to call with the status when it is over) of each batch under way."""
         self.busy_when_asked: tuple[int, ...] = ()
         """What it told the newest controller."""
 
@@ -104,26 +106,38 @@ class SimContainer:
         world = self.world
         truth = world.truth[input_ids[position]]
         truth.begin(self.container_id, world.now)
-        if world.scenario.is_calm and world.now - (truth.cancelled_at or world.now) > CANCEL_REACHES_S:
-            truth.fail("8: begins long after it was cancelled")
-        self.running[work] = truth
+        took = world.service_time()
+
+        def finish(status: int) -> None:
+            if self.alive and self.running.get(work) is entry:
+                del self.running[work]
+                self.finish(truth, status)
+                work.settle(position, status, took)
+                self.begin_next(input_ids, work)
+
+        entry = (truth, position, finish)
+        self.running[work] = entry
         if len(self.running) > world.scenario.slots:
             raise Violation(f"3: {self.container_id} runs {len(self.running)} inputs")
-        took = world.service_time()
         status = FAILED if world.random.random() < world.scenario.fail_chance else OK
         if truth.poison:
             world.after(took / 2, self.die)
+        world.after(took, lambda: finish(status))
 
-        def finish() -> None:
-            if not self.alive:
-                return
-            truth.end(self.container_id, status, world.now)
-            world.ran_at = world.now
-            del self.running[work]
-            work.settle(position, status, took)
-            self.begin_next(input_ids, work)
+    def finish(self, truth: Truth, status: int) -> None:
+        world = self.world
+        truth.end(self.container_id, status, world.now)
+        world.ran_at = world.now
+        if world.scenario.is_calm and world.now - (truth.cancelled_at or world.now) > CANCEL_REACHES_S:
+            truth.fail("8: runs on long after it was cancelled")
 
-        world.after(took, finish)
+    def cancel(self, key: Any, positions: tuple[int, ...]) -> None:
+        """Drop these inputs, and interrupt the one that runs."""
+        work = self.occupancy.cancel(key, positions) if self.alive else None
+        if work is not None and work in self.running:
+            _, position, finish = self.running[work]
+            if position in positions:
+                finish(CANCELLED)
 
     def end(self, work: Work) -> None:
         following = self.occupancy.end(work, self.world.now)
@@ -153,7 +167,7 @@ class SimContainer:
         """Ray says that it is dead, to whoever has a call under way there."""
         self.declared_dead = True
         self.world.live -= 1
-        for truth in self.running.values():
+        for truth, _, _ in self.running.values():
             truth.cut(self.container_id)
         self.running.clear()
         self.world.tell_lost(self.container_id)
@@ -253,7 +267,7 @@ class SimCaller:
             case ReclaimBatch(batch_id, container_id):
                 world.send(lambda: self.reclaim(batch_id, container_id))
             case CancelInputs(batch_id, container_id, positions):
-                world.send(lambda: world.containers[container_id].occupancy.cancel((self.name, batch_id), positions))
+                world.send(lambda: world.containers[container_id].cancel((self.name, batch_id), positions))
             case Settle(input_ids, statuses, _):
                 for input_id, status in zip(input_ids, statuses, strict=True):
                     world.truth[input_id].settle(status, world.now)

@@ -175,7 +175,7 @@ class Checks:
         dispatch = caller.dispatch
         if not dispatch.is_idle:
             self._fail(f"8: {caller.name} is not idle at the end")
-        dispatch.handle(Ticked(), self.world.now + LONG_AFTER_S)
+        dispatch._run_timers(self.world.now + LONG_AFTER_S)
         names = (
             "_held_back _asking_calls _asking_maps _asking_ghosts _queue _alone _resting _batches _sent_open _slots "
             "_free _held_of _busy _attempts _losses _endings _overdue _repeats"

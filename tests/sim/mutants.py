@@ -75,16 +75,11 @@ def _edited(function: Callable[..., Any], old: str, new: str) -> Any:
     return edited.__code__
 
 
-_QUEUE_AGAIN = """
-                batch = self._batches.pop(batch_id, None)
-                if batch is not None:
-                    self._move(batch, [(p, UNSTARTED, None) for p in batch.open_positions()], now)
-                    self._end(batch, now)
-"""
-_RESEND = """
-                if batch_id in self._batches:
-                    heappush(self._repeats, (now + RESEND_S, -batch_id))
-"""
+_QUEUE_AGAIN = (
+    "batch = self._batches.pop(batch_id); "
+    "self._move(batch, [(p, UNSTARTED, None) for p in batch.open_positions()], now); "
+    "self._end(batch, now)"
+)
 
 MUTANTS = (
     Mutant(
@@ -95,7 +90,7 @@ MUTANTS = (
     Mutant(
         "a lease that was given back is taken again",
         "1", "dispatch.Dispatch._take_leases", "lease.number > self._newest_lease", "lease.number not in self._slots",
-        ("calm", "limits", "settings"),
+        ("a_returned_lease_is_not_taken_again",),
     ),
     Mutant(
         "an old report is taken in",
@@ -110,12 +105,12 @@ MUTANTS = (
     Mutant(
         "a lease is free when a report that has not seen it does not name it",
         "1", "pool.Pool._take_held", "if shown and", "if",
-        ("calm", "burst"),
+        ("burst",), 80,
     ),
     Mutant(
         "a reply that no report has seen is not repeated at once",
         "1", "pool.Pool._answer_caller", "newest is not None and report.seen >= newest.number:", "newest is not None:",
-        ("losses", "calm"),
+        ("a_lost_verdict_comes_again",),
     ),
     Mutant(
         "numbers begin again after a restart of the controller",
@@ -161,12 +156,12 @@ MUTANTS = (
     Mutant(
         "idle leased slots do not count in the total",
         "4", "admission.occupied", "max(pending, idle_slots)", "pending",
-        ("limits",),
+        ("idle_slots_count_in_the_total",),
     ),
     Mutant(
         "a call takes the free slot that an open ask counts on",
         "4", "dispatch.Dispatch._submit", "len(self._free) - open_asks", "len(self._free)",
-        ("limits",),
+        ("a_free_slot_beside_an_open_ask_belongs_to_it",),
     ),
     Mutant(
         "a call is admitted beyond the limit",
@@ -182,7 +177,7 @@ MUTANTS = (
     Mutant(
         "the leases of a dead caller are free at once",
         "5", "pool.Pool._lose_dispatcher", "if lease.listed_at is None:", "if True:",
-        ("deaths",),
+        ("a_dead_callers_input_keeps_its_slot",),
     ),
     Mutant(
         "the leases of a dead caller stay out",
@@ -221,7 +216,7 @@ MUTANTS = (
     ),
     Mutant(
         "a batch whose call failed is queued again",
-        "7", "dispatch.Dispatch.handle", _RESEND.strip("\n").strip(), _QUEUE_AGAIN.strip("\n").strip(),
+        "7", "dispatch.Dispatch.handle", "heappush(self._repeats, (now + RESEND_S, -batch_id))", _QUEUE_AGAIN,
         ("losses",),
     ),
     Mutant(
@@ -257,11 +252,11 @@ MUTANTS = (
     Mutant(
         "a cancellation is not repeated",
         "8", "dispatch.Dispatch._cancel_in_batch", "heappush(self._repeats, (now + REPEAT_S, batch.batch_id))", "pass",
-        ("calm", "burst", "settings", "limits"),
+        ("a_cancelled_input_is_interrupted",),
     ),
     Mutant(
         "unstarted inputs are not asked back",
-        "8", "dispatch.Dispatch._ask_back", "self._effects.append(", "len(",
+        "8", "dispatch.Dispatch._ask_back", "self._effects.append(ReclaimBatch(batch.batch_id, batch.slot.lease.container_id))", "pass",
         ("no_input_waits_behind_a_long_one",),
     ),
     Mutant(
@@ -273,7 +268,7 @@ MUTANTS = (
     Mutant(
         "leases of an earlier epoch are not listed again",
         "9", "pool.Pool._take_held", "if held_lease.number < self.config.epoch * EPOCH:", "if False:",
-        ("restarts",),
+        ("restarts",), 80,
     ),
     Mutant(
         "asks are decided before every caller has reported",
@@ -283,7 +278,7 @@ MUTANTS = (
     Mutant(
         "containers are stopped before every caller has reported",
         "9", "pool.Pool.handle", "may_shrink=not self.recovering", "may_shrink=True",
-        ("restarts",),
+        ("a_restarted_controller_stops_nothing_that_is_held",),
     ),
     Mutant(
         "leases that no report has seen do not lower the demand",
@@ -327,7 +322,7 @@ MUTANTS = (
     ),
     Mutant(
         "containers on their way out do not count",
-        "15", "scaling.Scaling._start", "len(self._ledger)\n", "len(self._ledger) + self._ledger.count(State.STOPPING)\n",
+        "15", "scaling.Scaling._start", "- len(self._ledger))", "- len(self._ledger) + self._ledger.count(State.STOPPING))",
         ("settings", "calm", "burst"),
     ),
     Mutant(
@@ -338,7 +333,7 @@ MUTANTS = (
     Mutant(
         "an ask waits for the next report",
         "16", "reporting.Reporting.is_due", "if tally.asked > told.asked and tally.decided >= told.asked:", "if False:",
-        ("a_call_on_a_warm_pool_takes_a_few_hops",),
+        ("a_call_beside_a_long_one_takes_a_few_hops",),
     ),
     Mutant(
         "a lease taken or given back waits for the next report",

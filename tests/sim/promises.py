@@ -6,9 +6,23 @@ from collections import Counter
 from collections.abc import Callable
 
 from flexray.config import AutoscalerSettings, Limits
-from flexray.core.events import OK, REFUSED, StartContainer
+from flexray.core.dispatch import Dispatch
+from flexray.core.events import (
+    OK,
+    REFUSED,
+    AnswerReport,
+    BatchReturned,
+    InputsSubmitted,
+    Lease,
+    Reply,
+    ReplyReceived,
+    SendBatch,
+    StartContainer,
+    Ticked,
+)
+from flexray.core.reporting import ASK_TIMEOUT_S
 from tests.sim.invariants import Checks
-from tests.sim.scenarios import Faults, Scenario, scenario
+from tests.sim.scenarios import Scenario
 from tests.sim.truth import Violation
 from tests.sim.world import World
 
@@ -80,6 +94,39 @@ def a_dead_callers_slots_come_back() -> None:
     _promise(not world.live, f"8: {world.live} containers are left")
 
 
+def a_dead_callers_input_keeps_its_slot() -> None:
+    """What a dead caller left running is over before its slot is given to anybody."""
+    settings = AutoscalerSettings(max_containers=1, scaledown_window=2.0)
+    world = World(Scenario(8, callers=2, service_s=9.0, service_spread=0.0, settings=settings))
+    dying, living = world.callers.values()
+    world.at(0.0, lambda: dying.submit([0], patient=False))
+    world.at(2.0, lambda: living.submit([1], patient=False))
+    world.at(2.5, lambda: world.kill_caller(dying))
+    _played(world, 30.0)
+    _promise(world.bounces == 0, f"5: {world.bounces} batches bounced")
+    _promise(OK in world.truth[1].settled, "5: the input of the living caller has not settled")
+
+
+def a_lost_verdict_comes_again() -> None:
+    """The first answer to an ask is lost; the input is under way when the ask is repeated, 2 s later."""
+    settings = AutoscalerSettings(min_containers=1)
+    world = World(Scenario(9, callers=1, service_s=0.01, settings=settings))
+    (caller,) = world.callers.values()
+    obey = world.obey
+    lost: list[AnswerReport] = []
+
+    def lose_the_first(effect: object) -> None:
+        if isinstance(effect, AnswerReport) and not lost:
+            lost.append(effect)
+        else:
+            obey(effect)
+
+    world.obey = lose_the_first  # type: ignore[method-assign]
+    world.at(4.0, lambda: caller.submit([0], patient=False))
+    _played(world, 4.0 + ASK_TIMEOUT_S + 0.2)
+    _promise(OK in world.truth[0].settled, "1: no verdict 0.2 s after the ask was repeated")
+
+
 def one_input_starts_one_container() -> None:
     """In calm worlds of single calls no more containers start than inputs need: a lease given is demand met."""
     starts = 0
@@ -94,7 +141,7 @@ def one_input_starts_one_container() -> None:
     _promise(starts <= STARTS_OF_40_WORLDS, f"10: {starts} starts")
 
 
-STARTS_OF_40_WORLDS = 230
+STARTS_OF_40_WORLDS = 250
 
 
 def no_input_waits_behind_a_long_one() -> None:
@@ -126,6 +173,84 @@ def a_call_on_a_warm_pool_takes_a_few_hops() -> None:
     _played(world, 30.0)
     longest_s = max((t.settled_at or 99.0) - 4.0 - 1.7 * t.input_id for t in world.truth.values())
     _promise(longest_s < 0.03, f"16: a call took {longest_s:.3f} s")
+
+
+def a_call_beside_a_long_one_takes_a_few_hops() -> None:
+    """A call that needs a slot more asks at once, though a report is parked."""
+    settings = AutoscalerSettings(min_containers=2)
+    world = World(Scenario(10, callers=1, service_s=5.0, service_spread=0.0, settings=settings))
+    (caller,) = world.callers.values()
+    world.at(4.0, lambda: caller.submit([0], patient=False))
+    world.at(4.1, lambda: setattr(world, "service_time", lambda: 0.001))
+    world.at(4.2, lambda: caller.submit([1], patient=False))
+    _played(world, 6.0)
+    _promise((world.truth[1].settled_at or 99.0) < 4.23, f"16: the call was over at {world.truth[1].settled_at}")
+
+
+def a_returned_lease_is_not_taken_again() -> None:
+    """A reply that was on its way when the lease was given back still lists it."""
+    dispatch, lease = _with_a_slot()
+    dispatch.handle(Ticked(), 5.0)
+    dispatch.handle(ReplyReceived(Reply(2, (lease,), decided=1, admitted=1, room=True), 2), 5.001)
+    _promise(not dispatch._slots, "1: a lease that was given back is held again")
+
+
+def a_free_slot_beside_an_open_ask_belongs_to_it() -> None:
+    """The controller counts the larger of both, so the next call asks too."""
+    dispatch, _ = _with_a_slot()
+    dispatch.handle(InputsSubmitted([1]), 0.1)
+    dispatch.handle(InputsSubmitted([2]), 0.2)
+    dispatch.handle(BatchReturned(2, bytes([OK]), [None], ran=1, busy_s=0.1), 0.3)
+    effects = dispatch.handle(InputsSubmitted([3]), 0.4)
+    _promise(not any(isinstance(effect, SendBatch) for effect in effects), "4: sent without asking")
+
+
+def _with_a_slot() -> tuple[Dispatch, Lease]:
+    """A dispatch that has run one input and holds its lease."""
+    dispatch, lease = Dispatch("d"), Lease(7, "f#1")
+    dispatch.handle(InputsSubmitted([0]), 0.0)
+    dispatch.handle(ReplyReceived(Reply(1, (lease,), decided=1, admitted=1, room=True), 1), 0.0)
+    dispatch.handle(BatchReturned(1, bytes([OK]), [None], ran=1, busy_s=0.01), 0.0)
+    return dispatch, lease
+
+
+def idle_slots_count_in_the_total() -> None:
+    """One caller holds two idle slots, another asks for as much as the limit: both together stay within it."""
+    settings = AutoscalerSettings(min_containers=2, max_containers=2)
+    world = World(Scenario(11, callers=2, service_s=1.0, settings=settings, limits=Limits(total=4)))
+    holding, asking = world.callers.values()
+    world.at(4.0, lambda: holding.submit([0, 1], patient=False))
+    world.at(6.0, lambda: asking.submit([2, 3, 4, 5], patient=False))
+    world.at(6.02, lambda: holding.submit([6, 7], patient=False))
+    _played(world, 6.1)
+    total = sum(c.dispatch.waiting + c.dispatch.assigned for c in world.callers.values())
+    _promise(holding.dispatch.assigned == 2, "the holder's slots were gone")
+    _promise(total <= 4, f"5: {total} inputs in all, the limit is 4")
+
+
+def a_cancelled_input_is_interrupted() -> None:
+    """Also where the cancellation overtakes the batch."""
+    for seed in range(10):
+        settings = AutoscalerSettings(min_containers=1)
+        world = World(Scenario(seed, callers=1, service_s=5.0, service_spread=0.0, settings=settings))
+        (caller,) = world.callers.values()
+        world.at(4.0, lambda c=caller: c.submit([0], patient=False))
+        world.at(4.5, lambda c=caller: c.cancel([0]))
+        world.at(4.6, lambda c=caller: c.submit([1], patient=False))
+        world.at(4.6001, lambda c=caller: c.cancel([1]))
+        _played(world, 12.0)
+
+
+def a_restarted_controller_stops_nothing_that_is_held() -> None:
+    """A caller holds an idle slot and stands still while the controller restarts and the window passes."""
+    world = World(Scenario(12, callers=2, service_s=0.01, settings=AutoscalerSettings(scaledown_window=2.0)))
+    caller = next(iter(world.callers.values()))
+    world.at(0.0, lambda: caller.submit([0, 1], patient=False))
+    world.at(3.0, lambda: caller.submit([2], patient=False))
+    world.at(3.1, lambda: setattr(caller, "stalled_until", 11.0))
+    world.at(3.2, world.restart_controller)
+    _played(world, 12.0)
+    _promise(world.epoch == 2, "the controller did not restart")
 
 
 def long_inputs_get_one_container_each_in_the_same_event() -> None:
@@ -177,9 +302,17 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_map_waits_quietly_for_room,
         callers_share_a_container_evenly,
         a_dead_callers_slots_come_back,
+        a_dead_callers_input_keeps_its_slot,
+        a_lost_verdict_comes_again,
         one_input_starts_one_container,
         no_input_waits_behind_a_long_one,
         a_call_on_a_warm_pool_takes_a_few_hops,
+        a_call_beside_a_long_one_takes_a_few_hops,
+        a_returned_lease_is_not_taken_again,
+        a_free_slot_beside_an_open_ask_belongs_to_it,
+        idle_slots_count_in_the_total,
+        a_cancelled_input_is_interrupted,
+        a_restarted_controller_stops_nothing_that_is_held,
         long_inputs_get_one_container_each_in_the_same_event,
         starts_that_fail_are_spaced_out,
     )
