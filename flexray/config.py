@@ -20,6 +20,8 @@ from flexray.errors import InvalidError
 
 MAX_TIMEOUT_S = 86_400.0
 DEFAULT_TIMEOUT_S = 300.0
+SHORTEST_STARTUP_S = 60.0
+"""Default startup_timeout at least: a process, or a node, needs its time whatever an input needs."""
 
 
 class _Settings(BaseModel):
@@ -272,11 +274,11 @@ class FunctionConfig(_Settings):
     startup_timeout: float = _rule(
         "seconds from 1 to 86400",
         "leave it out to use the timeout",
-        default_factory=lambda fields: fields.get("timeout", DEFAULT_TIMEOUT_S),
+        default_factory=lambda fields: max(SHORTEST_STARTUP_S, fields.get("timeout", DEFAULT_TIMEOUT_S)),
         ge=1,
         le=MAX_TIMEOUT_S,
     )
-    """Seconds for imports and enter hooks; by default the timeout."""
+    """Seconds for finding a place, imports and enter hooks; by default the timeout, 60 at least."""
     retries: Annotated[Retries | None, BeforeValidator(_parse_retries)] = _rule(
         "a whole number, 0 or more, or Retries(...)",
         "for growing delays use flexray.Retries(max_retries=3)",

@@ -11,7 +11,7 @@ from typing import Any
 from flexray.backend import Client
 from flexray.core.events import CANCELLED, FAILED, LOST, OK, REFUSED
 from flexray.core.retry import LOSSES_MAX
-from flexray.errors import InputCancelledError, InputLostError, ResourceExhaustedError
+from flexray.errors import ContainerStartError, InputCancelledError, InputLostError, ResourceExhaustedError
 from flexray.serialization import unpack_exception, unpack_result
 
 
@@ -46,8 +46,6 @@ def exception_of(
     if status == REFUSED:
         view = client.view
         return ResourceExhaustedError(function, view.waiting, view.pending_limit)
-    return (
-        copy.copy(payload)
-        if isinstance(payload, BaseException)
-        else InputLostError(function, 1, str(payload))
-    )
+    if isinstance(payload, BaseException):
+        return copy.copy(payload)  # Raised in several places, each with a traceback of its own.
+    return ContainerStartError(function, str(payload))

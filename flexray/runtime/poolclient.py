@@ -45,6 +45,7 @@ from flexray.core.events import (
     Ticked,
 )
 from flexray.errors import ExecutionError
+from flexray.runtime.deaths import cause_of
 from flexray.runtime.wire import (
     GONE,
     BatchMessage,
@@ -352,7 +353,7 @@ class PoolClient:
         | anything else | an argument that Ray had to resolve failed: these inputs fail with it |
         """
         if isinstance(error, ActorDiedError):
-            return ContainerLost(effect.lease.container_id, _cause(error))
+            return ContainerLost(effect.lease.container_id, cause_of(error))
         if isinstance(error, ActorUnavailableError | GetTimeoutError):
             return BatchUnreached(effect.batch_id)
         count = len(effect.input_ids)
@@ -437,9 +438,3 @@ def _stand_in(value: Any, index: dict[int, int]) -> Any:
 
 def _value_or(result: Any, default: Any) -> Any:
     return default if isinstance(result, BaseException) else result
-
-
-def _cause(error: BaseException) -> str:
-    """Ray's reason in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

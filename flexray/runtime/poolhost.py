@@ -38,6 +38,7 @@ from flexray.core.events import (
 from flexray.core.ledger import State
 from flexray.core.pool import Pool, PoolConfig
 from flexray.errors import ContainerStartError
+from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.placement import actor_options, infeasible, shape
 from flexray.runtime.wire import LoadAnswer, PoolSpec, encode
@@ -200,12 +201,12 @@ class PoolHost:
             except ActorUnavailableError:
                 await asyncio.sleep(UNREACHED_PAUSE_S)
             except ActorDiedError as error:
-                self._lost(container_id, _cause(error))
+                self._lost(container_id, cause_of(error))
                 return
             except RayError as error:  # The runtime_env could not be set up, say.
-                failure = self._failure(f"{type(error).__name__}: {_cause(error)}")
+                failure = self._failure(f"{type(error).__name__}: {cause_of(error)}")
                 self.handle(StartFailed(container_id, failure, permanent=False))
-                self._lost(container_id, _cause(error))
+                self._lost(container_id, cause_of(error))
                 return
 
     def _lost(self, container_id: str, cause: str) -> None:
@@ -269,9 +270,3 @@ class PoolHost:
 
 async def _awaited(ref: Any) -> Any:
     return await ref
-
-
-def _cause(error: BaseException) -> str:
-    """Ray's reason in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
