@@ -102,7 +102,8 @@ def print_containers(rounds: list[Round], began_at: float) -> None:
     for found in rounds:
         for container in dict.fromkeys(score.container for score in found.scores):
             mine = [score for score in found.scores if score.container == container]
-            first, last = (moment - began_at for moment in (mine[0].began_at, mine[-1].ended_at))
+            first = min(score.began_at for score in mine) - began_at
+            last = max(score.ended_at for score in mine) - began_at
             print(f"  {container:9}  {found.title:<7}  {len(mine):6}  {first:7.1f} s  {last:.1f} s")
 
 

@@ -180,6 +180,11 @@ class ContainerStartError(Error):
         remote_traceback: The traceback in the container, or None where no user code failed.
     """
 
+    hint = (
+        'containers get packages with runtime_env={"pip": [...]}; where no node has room ask for less with '
+        "cpu=, memory= or gpu=; where starting takes longer raise startup_timeout="
+    )
+
     def __init__(self, function: str, reason: str, remote_traceback: str | None = None) -> None:
         Exception.__init__(self, function, reason, remote_traceback)
         self.function = function

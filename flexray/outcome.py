@@ -9,7 +9,7 @@ import copy
 from typing import Any
 
 from flexray.backend import Client
-from flexray.core.events import CANCELLED, FAILED, LOST, OK, REFUSED
+from flexray.core.events import CANCELLED, FAILED, LOST, OK, REFUSED, PoolView
 from flexray.core.retry import LOSSES_MAX
 from flexray.errors import ContainerStartError, InputCancelledError, InputLostError, ResourceExhaustedError
 from flexray.serialization import unpack_exception, unpack_result
@@ -44,8 +44,14 @@ def exception_of(
             function, 1 if at_most_once else LOSSES_MAX, payload or "it does not know the input"
         )
     if status == REFUSED:
-        view = client.view
-        return ResourceExhaustedError(function, view.waiting, view.pending_limit)
+        return _refusal(function, client.view)
     if isinstance(payload, BaseException):
         return copy.copy(payload)  # Raised in several places, each with a traceback of its own.
     return ContainerStartError(function, str(payload))
+
+
+def _refusal(function: str, view: PoolView) -> ResourceExhaustedError:
+    """Which limit it was; the view may be newer than the verdict, which was given at the limit."""
+    if view.waiting < view.pending_limit and view.total >= view.total_limit:
+        return ResourceExhaustedError(function, view.total, view.total_limit, "total")
+    return ResourceExhaustedError(function, max(view.waiting, view.pending_limit), view.pending_limit)

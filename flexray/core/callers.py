@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 
 from flexray.core.admission import Occupied, occupied
-from flexray.core.events import Reply, Report
+from flexray.core.events import Lease, Reply, Report
 from flexray.core.ledger import LeaseOut
 
 SETTLED_S = 0.100
@@ -30,6 +30,8 @@ class Caller:
     newest: Reply | None = None
     leases: dict[int, LeaseOut] = field(default_factory=dict)
     """Listed, or about to be."""
+    listing: tuple[Lease, ...] | None = None
+    """`leases` as a reply lists them; None: they have changed since."""
     revoked: dict[int, LeaseOut] = field(default_factory=dict)
     """Not listed any more, and not known to be given back."""
     unseen_leases: int = 0
@@ -102,6 +104,7 @@ class Callers:
     def take_grant(self, dispatcher_id: str, caller: Caller, lease: LeaseOut, now: float) -> None:
         """It has a lease more, which it may keep: a slot was free, so nobody needed it more."""
         caller.leases[lease.number] = lease
+        caller.listing = None
         caller.unseen_leases += 1
         caller.granted_at = now
         caller.keep = None

@@ -99,6 +99,9 @@ class PoolView:
     starting: int = 0
     waiting: int = 0
     pending_limit: int = 0
+    total: int = 0
+    """Waiting and running inputs, idle leased slots included."""
+    total_limit: int = 0
     max_containers: int | None = None
 
 

@@ -201,7 +201,7 @@ class Occupancy:
             self._forget(work)
         while self._answered:
             oldest = next(iter(self._answered.values()))
-            if now - (oldest.over_at or now) <= KEEP_ANSWER_S:
+            if oldest.over_at is None or now - oldest.over_at <= KEEP_ANSWER_S:
                 break
             self._forget(oldest)
 

@@ -174,6 +174,8 @@ class Pool:
 
     def _take_held(self, caller: Caller, report: Report, now: float) -> None:
         """A lease that the report must have seen and does not hold is free (rule 1)."""
+        if report.held == caller.listing and not (caller.unseen_leases or caller.revoked):
+            return  # Exactly what it was told: so it is for most reports.
         held = {lease.number for lease in report.held}
         idle_s = dict(report.returned)
         for leases in (caller.leases, caller.revoked):
@@ -201,6 +203,7 @@ class Pool:
         if lease.holder is None:
             self.ledger.claim(lease, report.dispatcher_id)
             caller.leases[lease.number] = lease
+            caller.listing = None
 
     def _admit(self, dispatcher_id: str, caller: Caller) -> None:
         self.callers.recount(dispatcher_id, caller)
@@ -216,9 +219,9 @@ class Pool:
 
     def _share(self, now: float) -> None:
         """Give free slots to the neediest; where none is free, ask holders to give some back."""
-        while (needy := self.callers.neediest()) is not None:
-            container = self.ledger.fullest_with_room()
-            if container is None:
+        while (container := self.ledger.fullest_with_room()) is not None:
+            needy = self.callers.neediest()
+            if needy is None:
                 break
             dispatcher_id, caller = needy
             self._next_lease += 1
@@ -237,6 +240,7 @@ class Pool:
         if caller is None or lease.holder is None:
             return
         caller.leases.pop(lease.number, None)
+        caller.listing = None
         caller.revoked.pop(lease.number, None)
         if not caller.leases:
             caller.without_since = now
@@ -253,6 +257,7 @@ class Pool:
         if caller is None or lease.holder is None:
             return
         caller.leases.pop(lease.number, None)
+        caller.listing = None
         caller.revoked[lease.number] = lease
         caller.unseen_leases -= _is_unseen(lease, caller)
         self._changed[lease.holder] = None
@@ -308,6 +313,7 @@ class Pool:
         for lease in self.ledger.remove(container):
             caller = None if lease.holder is None else self.callers.get(lease.holder)
             if caller is not None and lease.holder is not None:
+                caller.listing = None
                 if caller.leases.pop(lease.number, None) is not None:
                     caller.unseen_leases -= _is_unseen(lease, caller)
                 caller.revoked.pop(lease.number, None)
@@ -387,7 +393,10 @@ class Pool:
 
     def _answer_caller(self, dispatcher_id: str, caller: Caller, room: bool, now: float) -> None:
         report, newest = caller.report, caller.newest
-        leases = tuple([Lease(n, lease.container.container_id) for n, lease in caller.leases.items()])
+        leases = caller.listing
+        if leases is None:
+            leases = tuple([Lease(n, lease.container.container_id) for n, lease in caller.leases.items()])
+            caller.listing = leases
         content = (leases, caller.decided, caller.admitted, caller.keep, self._notice, caller.failure, room)
         same = newest is not None and content == _content(newest)
         if same and newest is not None and report.seen >= newest.number:
@@ -432,6 +441,8 @@ class Pool:
             starting=self.ledger.count(State.LAUNCHED) + self.ledger.count(State.LOADING),
             waiting=self.callers.used.pending,
             pending_limit=self.config.limits.pending,
+            total=self.callers.used.total,
+            total_limit=self.config.limits.total,
             max_containers=self.scaling.settings.max_containers,
         )
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -149,6 +150,8 @@ class PoolHost:
         if reply is None:
             answer.set_result(None)
             return
+        if isinstance(reply.failure, str):
+            reply = replace(reply, failure=self._failure(self._explained(reply.failure)))
         held = self._held.get(dispatcher_id, frozenset())
         handles = {
             lease.container_id: self._handles[lease.container_id]
@@ -244,6 +247,12 @@ class PoolHost:
 
     def _failure(self, reason: str, remote_traceback: str | None = None) -> ContainerStartError:
         return ContainerStartError(self.spec.function_name, reason, remote_traceback)
+
+    def _explained(self, reason: str) -> str:
+        """The reason with what no node has, where that is why."""
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        why = infeasible(actor_options(self.spec.config.resources, nodes), nodes)
+        return reason if why is None else f"{reason}: {why.splitlines()[0]}"
 
     # Notices.
 

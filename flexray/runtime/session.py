@@ -23,6 +23,7 @@ from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import CONTROLLER_NAME, NAMESPACE, AppSpec, PoolSpec, decode, encode
+from flexray.serialization import register_reference_type
 
 CREATE_TIMEOUT_S = 60.0
 
@@ -31,6 +32,7 @@ class Session:
     """This process's connection to one Ray cluster: the controller and the dispatcher."""
 
     def __init__(self, *, owns_ray: bool) -> None:
+        register_reference_type(ray.ObjectRef)
         self.process = process_id()
         self.owns_ray = owns_ray
         """Whether this session started a Ray of its own, which then nobody else uses."""
@@ -43,7 +45,7 @@ class Session:
     @property
     def is_current(self) -> bool:
         """Whether Ray is still the one that this session connected to."""
-        return _core_worker() is self._core_worker
+        return ray.is_initialized() and _core_worker() is self._core_worker
 
     def client(self, pool_id: str, config: FunctionConfig) -> PoolClient:
         """The client of a pool; nothing is sent."""
@@ -156,7 +158,8 @@ def _is_own_cluster() -> bool:
 def _core_worker() -> Any:
     from ray._private.worker import global_worker  # noqa: PLC0415  # Changes with every ray.init.
 
-    return getattr(global_worker, "core_worker", None)
+    # While Ray shuts down it still has its core worker, and any call would start another Ray.
+    return getattr(global_worker, "core_worker", None) if global_worker.connected else None
 
 
 def _find_controller() -> Any:

@@ -61,6 +61,13 @@ def containers_of(app_name: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    with running_cluster() as running:
+        yield running
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """A cluster for the time of the block, with this process as a driver."""
     import ray
 
     # Short, for the paths of sockets end at 107 characters.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,12 @@ def add(a: int, b: int = 0, *, c: int = 0) -> int:
     return a + b + c
 
 
-@app.function(cpu=0)
-async def slowly_doubled(x: int) -> int:
+async def _slowly_doubled(x: int) -> int:
     await asyncio.sleep(0)
     return 2 * x
+
+
+slowly_doubled: flexray.Function[[int], Any] = app.function(cpu=0, name="slowly_doubled")(_slowly_doubled)
 
 
 @app.function(cpu=0)
@@ -60,9 +61,13 @@ def total_of_squares(n: int) -> int:
     return sum(square.map(range(n)))
 
 
-@app.function(cpu=0)
-async def total_of_squares_async(n: int) -> int:
+async def _total_of_squares_async(n: int) -> int:
     return sum([x async for x in square.map.aio(range(n))])
+
+
+total_of_squares_async: flexray.Function[[int], Any] = app.function(cpu=0, name="total_async")(
+    _total_of_squares_async
+)
 
 
 @app.function(cpu=0, max_containers=8)
@@ -108,7 +113,7 @@ def test_remote_aio_can_be_awaited_many_at_once() -> None:
 def test_async_functions_run_as_others_do() -> None:
     assert slowly_doubled.remote(4) == 8
     assert list(slowly_doubled.map(range(5))) == [0, 2, 4, 6, 8]
-    assert asyncio.run(slowly_doubled.local(4)) == 8  # type: ignore[arg-type]
+    assert asyncio.run(slowly_doubled.local(4)) == 8
 
 
 def test_a_cancelled_remote_aio_leaves_the_others_alone() -> None:
@@ -176,7 +181,7 @@ def test_starmap_spreads_tuples() -> None:
 def test_for_each_runs_every_input_and_returns_none(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     gate.open()
-    assert hold.for_each([tmp_path] * 5, range(5)) is None  # type: ignore[func-returns-value]
+    assert hold.for_each([tmp_path] * 5, range(5)) is None
     assert gate.entered == ["0", "1", "2", "3", "4"]
 
 
@@ -349,9 +354,7 @@ def test_functions_and_classes_of_a_local_module_keep_their_identity(
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "shapes.py").write_text(SHAPES)
-    driver = cluster.start_driver(
-        SHAPES_DRIVER.format(folder=str(folder), importable=importable), tmp_path
-    )
+    driver = cluster.start_driver(SHAPES_DRIVER.format(folder=str(folder), importable=importable), tmp_path)
     output, _ = driver.communicate(timeout=60)
     assert output.splitlines()[-1:] == ["passed"]
 
@@ -386,12 +389,13 @@ def test_a_reference_that_is_not_ready_delays_its_own_input_only(tmp_path: Path)
 
 
 def test_a_reference_that_fails_fails_its_own_input_only() -> None:
-    outputs = list(square.map([ray.put(1), _failing.remote(), ray.put(3)], return_exceptions=True))
+    refs = [ray.put(1), _failing.remote(), ray.put(3)]
+    outputs: list[Any] = list(square.map(refs, return_exceptions=True))
     assert outputs[0] == 1
     assert outputs[2] == 9
     assert isinstance(outputs[1], KeyError)
     with pytest.raises(KeyError):
-        square.remote(_failing.remote())
+        square.remote(_failing.remote())  # type: ignore[arg-type]
 
 
 def test_references_inside_of_arguments_are_passed_on() -> None:
@@ -402,7 +406,7 @@ def test_references_inside_of_arguments_are_passed_on() -> None:
     reading = flexray.App("reading")
 
     @reading.function(cpu=0)
-    def read(refs: list[Any], top: int) -> int:
+    def read(refs: list[Any], top: Any) -> Any:
         return sum(ray.get(refs)) + top
 
     with reading.run():
@@ -468,7 +472,7 @@ def test_context_tells_where_code_runs() -> None:
 
 def test_an_app_can_run_again_and_not_twice_at_once() -> None:
     again = flexray.App("again")
-    function = again.function(cpu=0, name="f")(lambda: os.getpid())
+    function = again.function(cpu=0, name="f")(os.getpid)
     with again.run():
         first = function.remote()
         with pytest.raises(ExecutionError, match="running already"):
@@ -519,8 +523,7 @@ def test_the_end_of_the_block_ends_running_inputs_and_containers(tmp_path: Path)
     async def main() -> BaseException:
         async with ending.run():
             call = asyncio.ensure_future(function.remote.aio("x"))
-            while not gate.entered:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(wait_until, lambda: gate.entered)
         with pytest.raises(InputCancelledError) as caught:
             await call
         return caught.value

@@ -287,7 +287,9 @@ class SimCaller:
                 world.deliver(lambda: container.run(self, effect, lambda _: None))
             world.after(world.delay(), lambda: self.handle(BatchUnreached(effect.batch_id)))
         else:
-            world.deliver(lambda: container.run(self, effect, lambda answer: self.take_answer(effect, answer)))
+            world.deliver(
+                lambda: container.run(self, effect, lambda answer: self.take_answer(effect, answer))
+            )
         if container.declared_dead:
             world.deliver(lambda: self.handle(ContainerLost(container.container_id)))
 
@@ -296,11 +298,15 @@ class SimCaller:
         if lease.container_id not in self.handles:
             raise Violation(f"1: {self.name} sends to {lease.container_id} without a handle")
         if lease.number in self.bounced_leases and not effect.again:
-            raise Violation(f"2: {self.name} sends under lease {lease.number}, of which a batch came back unstarted")
+            raise Violation(
+                f"2: {self.name} sends under lease {lease.number}, of which a batch came back unstarted"
+            )
         if self.world.scenario.at_most_once and not effect.again:
             ahead = self.open_leases.get(lease.number, 0)
             if ahead or len(effect.input_ids) > 1:
-                raise Violation(f"14: {self.name} sends {len(effect.input_ids)} at-most-once inputs behind {ahead}")
+                raise Violation(
+                    f"14: {self.name} sends {len(effect.input_ids)} at-most-once inputs behind {ahead}"
+                )
             self.open_leases[lease.number] = 1
 
     def take_answer(self, effect: SendBatch, answer: BatchReturned) -> None:

@@ -71,7 +71,12 @@ class Checks:
             self._admitted = admitted
         scaling, demand_before = pool.scaling, self._demand
         self._demand = pool.callers.demand
-        if self._demand > demand_before and not pool.ledger.containers and not scaling.failed_starts and not scaling.broken:
+        if (
+            self._demand > demand_before
+            and not pool.ledger.containers
+            and not scaling.failed_starts
+            and not scaling.broken
+        ):
             self._fail("6: demand, no container, and nothing was started in the very event")
 
     def _check_slots(self, container: SimContainer) -> None:
@@ -92,7 +97,9 @@ class Checks:
                     if slot.lease.container_id == container.container_id and oldest <= number not in released:
                         numbers[number] = None
         if len(numbers) > world.scenario.slots:
-            self._fail(f"3: {container.container_id} has leases {list(numbers)} for {world.scenario.slots} slots")
+            self._fail(
+                f"3: {container.container_id} has leases {list(numbers)} for {world.scenario.slots} slots"
+            )
 
     def _check_limits(self) -> None:
         world, limits = self.world, self.world.scenario.limits
@@ -107,7 +114,9 @@ class Checks:
                 returned += _returned(caller)
         pending = waiting + unseen - returned - world.unstarted_batches
         if pending > limits.pending or pending + assigned > limits.total:
-            self._fail(f"5: {waiting} waiting, {unseen} unseen, {assigned} assigned, {returned} returned, {limits}")
+            self._fail(
+                f"5: {waiting} waiting, {unseen} unseen, {assigned} assigned, {returned} returned, {limits}"
+            )
 
     # After every event of the world.
 
@@ -132,18 +141,27 @@ class Checks:
             c.alive and c.ready and not c.occupancy.busy and not world.reachable_holders(c)
             for c in world.containers.values()
         )
-        self._beside_free_since = self._lasting(free, self._beside_free_since, patience_s, "6: waits beside a free slot")
+        self._beside_free_since = self._lasting(
+            free, self._beside_free_since, patience_s, "6: waits beside a free slot"
+        )
         lonely = waits and not world.live and not (world.pool is None or world.pool.scaling.failed_starts)
         self._stopped_in_time()
-        self._unstarted_since = self._lasting(lonely, self._unstarted_since, patience_s, "6: waits, nothing is started")
+        self._unstarted_since = self._lasting(
+            lonely, self._unstarted_since, patience_s, "6: waits, nothing is started"
+        )
 
     def _stopped_in_time(self) -> None:
         world = self.world
         if world.is_steady and not world.open_inputs and world.now > world.over_after:
             last_at = max(world.settled_at, world.ready_at, world.ran_at)
             late_s = world.now - last_at - world.settings.scaledown_window
-            if late_s > STOPPED_WITHIN_S + (LINGER_S if world.overtaken else 0.0) and world.live > world.settings.min_containers:
-                self._fail(f"8: {world.live} containers {late_s:.2f} s after the window, which began at {last_at:.2f}")
+            if (
+                late_s > STOPPED_WITHIN_S + (LINGER_S if world.overtaken else 0.0)
+                and world.live > world.settings.min_containers
+            ):
+                self._fail(
+                    f"8: {world.live} containers {late_s:.2f} s after the window that began at {last_at:.2f}"
+                )
 
     def _lasting(self, condition: bool, since: float | None, patience_s: float, what: str) -> float | None:
         if not condition:
@@ -177,8 +195,8 @@ class Checks:
             self._fail(f"8: {caller.name} is not idle at the end")
         dispatch._run_timers(self.world.now + LONG_AFTER_S)
         names = (
-            "_held_back _asking_calls _asking_maps _asking_ghosts _queue _alone _resting _batches _sent_open _slots "
-            "_free _held_of _busy _attempts _losses _endings _overdue _repeats"
+            "_held_back _asking_calls _asking_maps _asking_ghosts _queue _alone _resting _batches _sent_open "
+            "_slots _free _held_of _busy _attempts _losses _endings _overdue _repeats"
         )
         left = {name: getattr(dispatch, name) for name in names.split() if getattr(dispatch, name)}
         if left or dispatch._sizing._large or caller.handles:
@@ -189,8 +207,20 @@ class Checks:
         assert pool is not None
         pool.handle(Ticked(), self.world.now + FORGET_S + 1.0)
         callers = pool.callers
-        sums = (callers.demand, callers.assigned, callers.unseen_leases, callers.used.pending, callers.used.total)
-        left = (len(callers), len(pool.ledger.leases), len(pool.ledger.orphans), len(pool.ledger.draining), *sums)
+        sums = (
+            callers.demand,
+            callers.assigned,
+            callers.unseen_leases,
+            callers.used.pending,
+            callers.used.total,
+        )
+        left = (
+            len(callers),
+            len(pool.ledger.leases),
+            len(pool.ledger.orphans),
+            len(pool.ledger.draining),
+            *sums,
+        )
         if any(left):
             self._fail(f"the pool remembers {left}")
 

@@ -18,7 +18,9 @@ QUIET_FOR_S = 2.0
 """A world in which nothing happens any more is watched for this long."""
 
 
-def play(scenario: Scenario, trace: Callable[[float, str], None] | None = None) -> World:
+def play(
+    scenario: Scenario, trace: Callable[[float, str], None] | None = None, *, events_max: int = EVENTS_MAX
+) -> World:
     """The world at its end; raises `Violation`, or whatever a state machine raised.
 
     `trace` is called with the time and a line for each event that a state machine took in and each effect.
@@ -30,8 +32,8 @@ def play(scenario: Scenario, trace: Callable[[float, str], None] | None = None) 
     checks = Checks(world)
     while world.now < scenario.ends_s and not world.is_over and world.step():
         checks.check_event()
-        if world.count > EVENTS_MAX:
-            raise Violation(f"6: {world.open_inputs} inputs are open after {EVENTS_MAX:,} events")
+        if world.count > events_max:
+            raise Violation(f"6: {world.open_inputs} inputs are open after {events_max:,} events")
     ends_at = world.now + world.settings.scaledown_window + SETTLES_FOR_S
     while world.now < ends_at and world.step():
         checks.check_event()
@@ -41,10 +43,10 @@ def play(scenario: Scenario, trace: Callable[[float, str], None] | None = None) 
     return world
 
 
-def failure_of(scenario: Scenario) -> str | None:
+def failure_of(scenario: Scenario, *, events_max: int = EVENTS_MAX) -> str | None:
     """What went wrong, in one line; None: nothing."""
     try:
-        play(scenario)
+        play(scenario, events_max=events_max)
     except Exception as error:  # noqa: BLE001 - a crash of a state machine is a finding like any other.
         return f"{type(error).__name__}: {error}"
     return None

@@ -1,13 +1,15 @@
-"""Single promises, each in a world made for it. Every function raises `Violation`, or the assertion's error."""
+"""Single promises, each in a world made for it; a promise that is broken raises `Violation`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
+    LOST,
     OK,
     REFUSED,
     AnswerReport,
@@ -20,9 +22,10 @@ from flexray.core.events import (
     StartContainer,
     Ticked,
 )
+from flexray.core.occupancy import KEEP_ANSWER_S, Occupancy
 from flexray.core.reporting import ASK_TIMEOUT_S
 from tests.sim.invariants import Checks
-from tests.sim.scenarios import Scenario
+from tests.sim.scenarios import Faults, Scenario
 from tests.sim.truth import Violation
 from tests.sim.world import World
 
@@ -68,7 +71,9 @@ def a_map_waits_quietly_for_room() -> None:
 def callers_share_a_container_evenly() -> None:
     """One container, three callers that come one after the other: near-equal shares, and few moves."""
     settings, limits = AutoscalerSettings(max_containers=1), Limits(pending=10_000)
-    world = World(Scenario(3, callers=3, service_s=0.02, service_spread=0.2, settings=settings, limits=limits))
+    world = World(
+        Scenario(3, callers=3, service_s=0.02, service_spread=0.2, settings=settings, limits=limits)
+    )
     for number, caller in enumerate(world.callers.values()):
         inputs = list(range(2000 * number, 2000 * (number + 1)))
         world.at(0.4 * number, lambda c=caller, i=inputs: c.submit(i, patient=True))
@@ -128,7 +133,7 @@ def a_lost_verdict_comes_again() -> None:
 
 
 def one_input_starts_one_container() -> None:
-    """In calm worlds of single calls no more containers start than inputs need: a lease given is demand met."""
+    """In calm worlds of single calls no more containers start than needed: a lease given is demand met."""
     starts = 0
     for seed in range(40):
         settings = AutoscalerSettings(scaledown_window=2.0)
@@ -164,7 +169,7 @@ def _make_slow(world: World) -> None:
 
 
 def a_call_on_a_warm_pool_takes_a_few_hops() -> None:
-    """A single call that finds an idle container is over within a few messages, also beside a parked report."""
+    """A single call that finds an idle container is over within a few messages."""
     settings = AutoscalerSettings(min_containers=1, max_containers=1)
     world = World(Scenario(5, callers=1, service_s=0.001, service_spread=0.0, settings=settings))
     (caller,) = world.callers.values()
@@ -184,7 +189,9 @@ def a_call_beside_a_long_one_takes_a_few_hops() -> None:
     world.at(4.1, lambda: setattr(world, "service_time", lambda: 0.001))
     world.at(4.2, lambda: caller.submit([1], patient=False))
     _played(world, 6.0)
-    _promise((world.truth[1].settled_at or 99.0) < 4.23, f"16: the call was over at {world.truth[1].settled_at}")
+    _promise(
+        (world.truth[1].settled_at or 99.0) < 4.23, f"16: the call was over at {world.truth[1].settled_at}"
+    )
 
 
 def a_returned_lease_is_not_taken_again() -> None:
@@ -195,14 +202,38 @@ def a_returned_lease_is_not_taken_again() -> None:
     _promise(not dispatch._slots, "1: a lease that was given back is held again")
 
 
+def an_old_reply_changes_nothing() -> None:
+    """It was overtaken by a newer one, which lists the lease."""
+    dispatch, lease = _with_a_slot()
+    dispatch.handle(ReplyReceived(Reply(3, (lease,), decided=1, admitted=1, room=True), 3), 0.1)
+    dispatch.handle(ReplyReceived(Reply(2, (), decided=1, admitted=1, room=True), 2), 0.2)
+    _promise(lease.number in dispatch._slots, "1: an old reply took a lease away")
+
+
 def a_free_slot_beside_an_open_ask_belongs_to_it() -> None:
-    """The controller counts the larger of both, so the next call asks too."""
-    dispatch, _ = _with_a_slot()
-    dispatch.handle(InputsSubmitted([1]), 0.1)
-    dispatch.handle(InputsSubmitted([2]), 0.2)
-    dispatch.handle(BatchReturned(2, bytes([OK]), [None], ran=1, busy_s=0.1), 0.3)
-    effects = dispatch.handle(InputsSubmitted([3]), 0.4)
-    _promise(not any(isinstance(effect, SendBatch) for effect in effects), "4: sent without asking")
+    """Two slots are free and one ask is open: of two more calls one is sent and one asks."""
+    dispatch, lease = _with_a_slot()
+    leases = (lease, Lease(8, "f#2"))
+    dispatch.handle(ReplyReceived(Reply(2, leases, decided=1, admitted=1, room=True), 2), 0.1)
+    dispatch.handle(InputsSubmitted([1, 2]), 0.2)
+    dispatch.handle(InputsSubmitted([3]), 0.3)
+    for batch_id in (2, 3):
+        dispatch.handle(BatchReturned(batch_id, bytes([OK]), [None], ran=1, busy_s=0.1), 0.4)
+    effects = dispatch.handle(InputsSubmitted([4, 5]), 0.5)
+    sent = sum(len(effect.input_ids) for effect in effects if isinstance(effect, SendBatch))
+    _promise(sent == 1, f"4: {sent} of 2 calls were sent without asking")
+
+
+def an_at_most_once_batch_that_nobody_remembers_is_lost() -> None:
+    """A caller that stood still for longer than answers are kept sends its batch again: it may have run."""
+    occupancy = Occupancy(slots=1)
+    _, work = occupancy.arrive(("d", 1), 7, 1, 0.0, oldest_open=1, again=False, at_most_once=True)
+    work.settle(0, OK)
+    occupancy.end(work, 1.0)
+    occupancy.arrive(("e", 1), 8, 1, 2.0 + KEEP_ANSWER_S, oldest_open=1, again=False, at_most_once=True)
+    later = 3.0 + KEEP_ANSWER_S
+    _, again = occupancy.arrive(("d", 1), 7, 1, later, oldest_open=1, again=True, at_most_once=True)
+    _promise(again.statuses == [LOST], f"7: its input is {again.statuses}")
 
 
 def _with_a_slot() -> tuple[Dispatch, Lease]:
@@ -215,14 +246,17 @@ def _with_a_slot() -> tuple[Dispatch, Lease]:
 
 
 def idle_slots_count_in_the_total() -> None:
-    """One caller holds two idle slots, another asks for as much as the limit: both together stay within it."""
+    """One caller uses its two idle slots while another asks for the whole limit: together they keep it."""
     settings = AutoscalerSettings(min_containers=2, max_containers=2)
-    world = World(Scenario(11, callers=2, service_s=1.0, settings=settings, limits=Limits(total=4)))
+    limits = Limits(total=4)
+    world = World(
+        Scenario(11, callers=2, service_s=1.0, service_spread=0.0, settings=settings, limits=limits)
+    )
     holding, asking = world.callers.values()
     world.at(4.0, lambda: holding.submit([0, 1], patient=False))
-    world.at(6.0, lambda: asking.submit([2, 3, 4, 5], patient=False))
-    world.at(6.02, lambda: holding.submit([6, 7], patient=False))
-    _played(world, 6.1)
+    world.at(5.5, lambda: asking.submit([2, 3, 4, 5], patient=False))
+    world.at(5.5001, lambda: holding.submit([6, 7], patient=False))
+    _played(world, 5.51)
     total = sum(c.dispatch.waiting + c.dispatch.assigned for c in world.callers.values())
     _promise(holding.dispatch.assigned == 2, "the holder's slots were gone")
     _promise(total <= 4, f"5: {total} inputs in all, the limit is 4")
@@ -243,7 +277,8 @@ def a_cancelled_input_is_interrupted() -> None:
 
 def a_restarted_controller_stops_nothing_that_is_held() -> None:
     """A caller holds an idle slot and stands still while the controller restarts and the window passes."""
-    world = World(Scenario(12, callers=2, service_s=0.01, settings=AutoscalerSettings(scaledown_window=2.0)))
+    settings, faults = AutoscalerSettings(scaledown_window=2.0), Faults(restart_controller=1.0)
+    world = World(Scenario(12, callers=2, service_s=0.01, settings=settings, faults=faults))
     caller = next(iter(world.callers.values()))
     world.at(0.0, lambda: caller.submit([0, 1], patient=False))
     world.at(3.0, lambda: caller.submit([2], patient=False))
@@ -288,7 +323,7 @@ def starts_that_fail_are_spaced_out() -> None:
     world.obey = watch  # type: ignore[method-assign]
     world.at(0.0, lambda: caller.submit([0], patient=False))
     _played(world, 300.0)
-    gaps = [later - earlier for earlier, later in zip(started, started[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(started)]
     least = [1, 2, 4, 8, 16, 30, 30, 30, 30]
     _promise(len(started) == 10, f"{len(started)} starts")
     _promise(all(gap >= pause for gap, pause in zip(gaps, least, strict=True)), f"starts came after {gaps}")
@@ -309,7 +344,9 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_call_on_a_warm_pool_takes_a_few_hops,
         a_call_beside_a_long_one_takes_a_few_hops,
         a_returned_lease_is_not_taken_again,
+        an_old_reply_changes_nothing,
         a_free_slot_beside_an_open_ask_belongs_to_it,
+        an_at_most_once_batch_that_nobody_remembers_is_lost,
         idle_slots_count_in_the_total,
         a_cancelled_input_is_interrupted,
         a_restarted_controller_stops_nothing_that_is_held,

@@ -121,7 +121,13 @@ def _small_limits(rng: random.Random) -> Limits:
 
 
 def _with_burst(base: Scenario, rng: random.Random) -> Scenario:
-    return replace(base, inputs=rng.choice((60, 100, 300)), callers=min(base.callers, 3), spread_s=0.01, service_spread=rng.choice((0.0, 1.0)))
+    return replace(
+        base,
+        inputs=rng.choice((60, 100, 300)),
+        callers=min(base.callers, 3),
+        spread_s=0.01,
+        service_spread=rng.choice((0.0, 1.0)),
+    )
 
 
 def _with_limits(base: Scenario, rng: random.Random) -> Scenario:
@@ -144,7 +150,9 @@ def _with_poison(base: Scenario, rng: random.Random) -> Scenario:
 def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
     permanent = rng.random() < 0.5
     settings = AutoscalerSettings(scaledown_window=2.0)
-    return replace(base, never_starts=True, permanent=permanent, settings=settings, inputs=min(base.inputs, 30))
+    return replace(
+        base, never_starts=True, permanent=permanent, settings=settings, inputs=min(base.inputs, 30)
+    )
 
 
 _CHANGES: dict[str, Callable[[Scenario, random.Random], Scenario]] = {

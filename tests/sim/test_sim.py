@@ -1,4 +1,7 @@
-"""Thousands of seeds of every kind, each with every check. `FLEXRAY_SIM_SEEDS` and `FLEXRAY_SIM_FIRST` say which."""
+"""Thousands of seeds of every kind, each with every check.
+
+`FLEXRAY_SIM_SEEDS` says how many seeds, `FLEXRAY_SIM_FIRST` from which on.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
     def digest(hash_seed: str) -> str:
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         command = [sys.executable, "-c", program]
-        return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        ).stdout
 
     assert digest("1") == digest("2")
 

@@ -66,7 +66,9 @@ class Truth:
             self.fail(f"1: runs again after {self.outcomes}")
         delay_s = min(policy.max_delay, policy.initial_delay * policy.backoff_coefficient ** (attempt - 1))
         if now < ended_at + delay_s - ROUNDING_S:
-            self.fail(f"attempt {attempt + 1} begins {now - ended_at:.3f} s after the failure, not {delay_s:g} s")
+            self.fail(
+                f"attempt {attempt + 1} begins {now - ended_at:.3f} s after the failure, not {delay_s:g} s"
+            )
 
     def end(self, container_id: str, status: int, now: float) -> None:
         self.running_on.pop(container_id, None)

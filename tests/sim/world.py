@@ -78,7 +78,7 @@ class World:
         self.highest_container = 0
         self.stalled_until = 0.0
         self.live = 0
-        """Containers from the decision to start them until Ray has said, to this controller, that they are dead."""
+        """Containers from the decision to start them until Ray says that they are dead."""
         self.placed = 0
         """Containers that Ray has a place for and that have not died."""
         self.starts_over_max = 0
@@ -89,7 +89,7 @@ class World:
         patience_s = LONGEST_STALL_S if scenario.faults.stall_caller else 10.0
         self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + patience_s
         self.trace: Callable[[str], None] | None = None
-        self.after_control: Callable[[Any], None] = lambda event: None
+        self.after_control: Callable[[Any], None] = lambda _: None
         """Called with each event that the controller took in."""
         self.pool: Pool | None = self.new_pool()
         self.after(TICK_S, self.tick)
@@ -126,7 +126,9 @@ class World:
     # Chance.
 
     def chance(self, probability: float) -> bool:
-        return probability > 0 and self.now < self.scenario.faults_until_s and self.random.random() < probability
+        return (
+            probability > 0 and self.now < self.scenario.faults_until_s and self.random.random() < probability
+        )
 
     def delay(self) -> float:
         base = self.random.expovariate(1 / 0.0008) + 0.0002
@@ -220,7 +222,9 @@ class World:
             case ReleaseLease(container_id, lease_number):
                 container = self.containers[container_id]
                 released = LeaseReleased(container_id, lease_number)
-                self.send(lambda: container.release(lease_number, lambda: self.send(lambda: self.control(released))))
+                self.send(
+                    lambda: container.release(lease_number, lambda: self.send(lambda: self.control(released)))
+                )
             case _:
                 raise AssertionError(effect)
 
@@ -231,7 +235,7 @@ class World:
         caller.handle(ReplyReceived(reply, report_number))
 
     def restart_controller(self) -> None:
-        """kill -9 of the controller; Ray restarts it with its store and its named actors."""
+        """The controller is killed; Ray restarts it with its store and its named actors."""
         if self.pool is None:
             return
         self.pool = None

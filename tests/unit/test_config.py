@@ -165,9 +165,10 @@ def test_retries_are_kept_as_given() -> None:
     assert check_options("resize", {"retries": retries}).retries == retries
 
 
-def test_the_startup_timeout_follows_the_timeout_unless_given() -> None:
-    assert check_options("resize", {"timeout": 20}).startup_timeout == 20
-    assert check_options("resize", {"timeout": 20, "startup_timeout": 60}).startup_timeout == 60
+def test_the_startup_timeout_follows_the_timeout_unless_given_and_is_a_minute_at_least() -> None:
+    assert check_options("resize", {"timeout": 200}).startup_timeout == 200
+    assert check_options("resize", {"timeout": 20}).startup_timeout == 60
+    assert check_options("resize", {"timeout": 20, "startup_timeout": 5}).startup_timeout == 5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,155 @@
+"""Runs the examples as a user would: in processes of their own, which see a Ray of the tests' own or none.
+
+One head with a dashboard serves the session; examples join it by RAY_ADDRESS as they would join any cluster.
+Every process carries the session's folder in its environment, by which the reaper finds what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = REPOSITORY / "examples"
+REAPER = REPOSITORY / "tests" / "integration" / "reaper.py"
+PROGRAMS = Path(sys.executable).parent
+
+
+@dataclass
+class Desk:
+    """A folder, an environment, and a way to run programs in them."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def run(self, program: str, *words: str | Path, timeout_s: float = 100, cwd: Path = REPOSITORY) -> str:
+        """What the program printed; fails the test, showing everything, if it failed."""
+        command = [str(PROGRAMS / program), *map(str, words)]
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=cwd,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        shown = f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, shown
+        assert "Traceback" not in done.stderr, shown
+        return done.stdout
+
+    def processes(self) -> list[str]:
+        """Processes that have this folder in their environment."""
+        return [name for name, environment in _environments() if f"={self.folder}/".encode() in environment]
+
+
+@dataclass
+class Head(Desk):
+    """A Ray head that runs, and the environment of those who join it."""
+
+    dashboard: str = field(default="")
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """Holds everything that the session writes; short, for the paths of sockets end at 107 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="fx", dir="/tmp"))
+    with subprocess.Popen([sys.executable, str(REAPER), str(folder)], stdin=subprocess.PIPE) as reaper:
+        yield folder
+        reaper.communicate()
+
+
+@pytest.fixture
+def desk(folder: Path) -> Desk:
+    """No Ray runs here: whoever needs one starts it."""
+    alone = Path(tempfile.mkdtemp(prefix="d", dir=folder))
+    return Desk(alone, _environment(alone))
+
+
+@pytest.fixture(scope="session")
+def head(folder: Path) -> Iterator[Head]:
+    """A head of two cores, to which nothing else on this machine is connected."""
+    mine = folder / "head"
+    environment = {**_environment(mine), "RAY_AUTH_MODE": "token"}
+    port, dashboard_port, *other_ports = _free_ports(6)
+    flags = ["client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
+    flags = [f"ray-{flags[0]}", *flags[1:], "metrics-export-port"]
+    command = [
+        str(PROGRAMS / "ray"),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=2",
+        "--include-dashboard=true",
+        "--object-store-memory=104857600",
+        f"--temp-dir={mine}/ray",
+        f"--port={port}",
+        f"--dashboard-port={dashboard_port}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        *(f"--{flag}={other}" for flag, other in zip(flags, other_ports, strict=True)),
+    ]
+    with (
+        (folder / "head.log").open("w") as log,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as process,
+    ):
+        joining = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+        wait_until(lambda: _listens(port), timeout_s=60)
+        yield Head(mine, joining, f"http://127.0.0.1:{dashboard_port}")
+        process.kill()  # Ended politely it takes half a minute; the reaper ends the rest.
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    for name in ("ray", "state", "jupyter", "ipython", "matplotlib"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        "PYTHONWARNINGS": "default",
+        "RAY_TMPDIR": f"{folder}/ray",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # Else Ray writes one into the user's home.
+        "FLEXRAY_STATE_DIR": f"{folder}/state",
+        "JUPYTER_DATA_DIR": f"{folder}/jupyter",
+        "JUPYTER_RUNTIME_DIR": f"{folder}/jupyter",
+        "IPYTHONDIR": f"{folder}/ipython",
+        "MPLCONFIGDIR": f"{folder}/matplotlib",
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _environments() -> Iterator[tuple[str, bytes]]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield (process / "comm").read_text().strip(), (process / "environ").read_bytes()
+        except OSError:
+            continue  # It has ended meanwhile, or belongs to somebody else.

@@ -1,0 +1,117 @@
+"""What a user sees who runs the examples."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.examples.conftest import EXAMPLES, REPOSITORY, Desk, Head
+from tests.waiting import wait_until
+
+SQUARES = "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]"
+
+
+def test_hello_starts_a_ray_of_its_own_and_leaves_nothing_behind(desk: Desk) -> None:
+    printed = desk.run("flexray", "run", EXAMPLES / "hello.py")
+
+    assert f"all of them:     {SQUARES}" in printed
+    assert "square | squaring 3 in process" in printed
+    wait_until(lambda: not desk.processes(), timeout_s=20)
+
+
+def test_hello_also_runs_with_plain_python(head: Head) -> None:
+    assert SQUARES in head.run("python", EXAMPLES / "hello.py")
+
+
+def test_an_entrypoints_parameter_is_an_option(head: Head) -> None:
+    assert "all of them:     [0, 1, 4]" in head.run("flexray", "run", EXAMPLES / "hello.py", "--count", "3")
+
+
+def test_word_count_finds_the_words_of_the_tales(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "word_count.py", "--top", "3")
+
+    assert printed.count("words that are not small change") == 3
+    assert re.findall(r"(\w+) +▪+ (\d+)", printed) == [("book", "7"), ("asked", "6"), ("number", "6")]
+
+
+@pytest.mark.parametrize("command", [("flexray", "run"), ("python",)], ids="-".join)
+def test_async_fanout_combines_calls_like_coroutines(head: Head, command: tuple[str, ...]) -> None:
+    printed = head.run(*command, EXAMPLES / "async_fanout.py")
+
+    assert len(re.findall(r"^  \w+ +-?\d+\.\d to", printed, re.MULTILINE)) == 8
+    after_s = [float(text) for text in re.findall(r"after (\d+\.\d\d) s: 24 readings", printed)]
+    assert len(after_s) == 8
+    assert after_s == sorted(after_s)
+
+
+@pytest.mark.timeout(300)
+def test_grid_search_finds_a_good_model_and_its_containers_come_and_go(head: Head, tmp_path: Path) -> None:
+    picture = tmp_path / "folder" / "picture.png"
+    printed = head.run("flexray", "run", EXAMPLES / "grid_search.py", "--output", picture, timeout_s=280)
+
+    accuracies = [float(text) for text in re.findall(r"^ +(\d+\.\d+)%", printed, re.MULTILINE)]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[0] > 98.5
+    assert len(re.findall(r"no container$", printed, re.MULTILINE)) >= 2
+    assert "79 inputs ran in" in printed
+    assert " 5 containers ready" not in printed
+    assert_shows_something(picture)
+
+
+def assert_shows_something(picture: Path) -> None:
+    from matplotlib import image
+
+    pixels = image.imread(picture)[:, :, :3]
+    height, width, _ = pixels.shape
+    assert width > 1200
+    assert height > 800
+    drawn = (pixels < 0.95).any(axis=2)
+    for part in (drawn[: height // 3], drawn[height // 3 : 2 * height // 3], drawn[2 * height // 3 :]):
+        assert 0.03 < part.mean() < 0.9
+
+
+def test_the_notebook_runs_from_top_to_bottom(head: Head, tmp_path: Path) -> None:
+    executed = tmp_path / "executed.ipynb"
+    head.run("jupyter-execute", f"--output={executed}", EXAMPLES / "notebook.ipynb", cwd=EXAMPLES)
+
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    text = "".join(str(output.get("text", output.get("data"))) for output in outputs)
+    assert re.search(r"40 walks in [12] containers", text)
+    assert "max_containers=4" in text
+    assert "image/png" in text
+    assert "error" not in [output["output_type"] for output in outputs]
+
+
+def test_a_ray_job_scales_on_the_cluster_that_it_was_submitted_to(head: Head) -> None:
+    wait_until(lambda: dashboard_answers(head.dashboard), timeout_s=60)
+    printed = head.run(
+        "ray", "job", "submit", "--address", head.dashboard, "--working-dir", EXAMPLES, "--",
+        "python", "ray_job.py",
+    )  # fmt: skip
+
+    assert len(re.findall(r"data/\w+\.txt: \d+ lines, counted in a container", printed)) == 3
+    assert "succeeded" in printed
+
+
+def dashboard_answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True  # It wants the token, so it is there.
+    except OSError:
+        return False
+
+
+def test_the_readmes_example_runs(head: Head, tmp_path: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    example = tmp_path / "squares.py"
+    example.write_text(readme.split("```python\n")[1].split("```")[0], encoding="utf-8")
+
+    assert head.run("flexray", "run", example).split() == ["49", "332833500"]

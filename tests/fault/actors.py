@@ -1,0 +1,59 @@
+"""The processes of FlexRay's actors, found by Ray's own listing, and the killing of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ray._private.state import actors as _listed
+
+from tests.waiting import wait_until
+
+CONTROLLER = "flexray:controller"
+
+
+class Actors:
+    """All of the cluster that this process is connected to."""
+
+    def alive(self) -> dict[str, int]:
+        """Name to process of every named actor that lives and has a process."""
+        return {
+            actor["Name"]: actor["Pid"]
+            for actor in _listed().values()
+            if actor["State"] == "ALIVE" and actor["Name"]
+        }
+
+    def containers(self, app_name: str) -> dict[str, int]:
+        """Name to process of an app's containers."""
+        prefix = f"flexray:{app_name}."
+        return {name: pid for name, pid in self.alive().items() if name.startswith(prefix) and "#" in name}
+
+    @property
+    def controller(self) -> int:
+        """The controller's process; waits for it where it is restarting."""
+        return wait_until(lambda: self.alive().get(CONTROLLER), timeout_s=20)
+
+    def kill_controller(self) -> int:
+        """Kill it; returns the process that it was."""
+        pid = self.controller
+        kill(pid)
+        return pid
+
+    def wait_for_restart(self, old: int) -> int:
+        """The process of the controller after the one that was killed."""
+        return wait_until(lambda: self.alive().get(CONTROLLER, old) != old and self.controller, timeout_s=20)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until there is no such process, so that a listing cannot show it as alive for long."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(pid), timeout_s=10)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process is dead, reaped by its parent or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True

@@ -1,0 +1,135 @@
+"""Containers die under their inputs."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+import flexray
+from flexray.errors import InputLostError
+from tests.fault.actors import Actors, kill
+from tests.fault.runs import Runs
+
+
+def test_a_map_gives_every_result_in_order_though_a_container_is_killed(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("killed-container")
+
+    @app.function(cpu=0, max_containers=3)
+    def work(x: int) -> tuple[int, int]:
+        with runs.of(x, lasting_s=0.02):
+            return x, os.getpid()
+
+    with app.run():
+        outputs = iter(work.map(range(200)))
+        results = [next(outputs) for _ in range(40)]
+        victim = results[-1][1]
+        kill(victim)
+        results += outputs
+    assert [x for x, _ in results] == list(range(200))
+    lost = {run.name for run in runs.unended()}
+    assert runs.repeated() <= {run.name for run in runs.all() if run.pid == victim}
+    assert lost <= runs.repeated()
+    assert len(runs.repeated()) <= 2  # The one that ran, and at most one batch of one ahead of its turn.
+    assert not runs.overlapping()
+
+
+def test_containers_killed_one_after_another_lose_nothing(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("many-killed")
+
+    @app.function(cpu=0, max_containers=4)
+    def work(x: int) -> int:
+        with runs.of(x, lasting_s=0.01):
+            return x
+
+    with app.run():
+        results = []
+        for x in work.map(range(400), order_outputs=False):
+            results.append(x)
+            if len(results) % 60 == 0:
+                for pid in list(actors.containers("many-killed").values())[:2]:
+                    kill(pid)
+    assert sorted(results) == list(range(400))
+    assert not runs.overlapping()
+
+
+def test_a_call_whose_container_is_killed_runs_again(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("killed-call")
+
+    @app.function(cpu=0)
+    def die_once() -> str:
+        with runs.of("x"):
+            if runs.counts()["x"] == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return "done"
+
+    with app.run():
+        assert die_once.remote() == "done"
+    assert runs.counts()["x"] == 2
+
+
+def test_an_at_most_once_input_that_is_lost_ran_once(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("at-most-once")
+
+    @app.function(cpu=0, max_containers=2, at_most_once=True)
+    def die_at_five(x: int) -> int:
+        with runs.of(x):
+            if x == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return x
+
+    with app.run():
+        outputs = list(die_at_five.map(range(20), return_exceptions=True))
+        with pytest.raises(InputLostError, match="an input of die_at_five is lost: the container died"):
+            die_at_five.remote(5)
+    lost = outputs.pop(5)
+    assert isinstance(lost, InputLostError)
+    assert lost.losses == 1
+    assert outputs == [x for x in range(20) if x != 5]
+    assert runs.counts().pop("5") == 2
+    assert runs.repeated() == {"5"}
+
+
+def test_an_input_that_kills_its_containers_is_lost_and_its_neighbours_return(
+    actors: Actors, runs: Runs
+) -> None:
+    app = flexray.App("poison")
+
+    @app.function(cpu=0, max_containers=3)
+    def die_at_seven(x: int) -> int:
+        with runs.of(x):
+            if x == 7:
+                os._exit(1)
+            return x
+
+    with app.run():
+        outputs = list(die_at_seven.map(range(30), return_exceptions=True))
+        stats = die_at_seven.get_current_stats()
+    lost = outputs.pop(7)
+    assert isinstance(lost, InputLostError)
+    assert lost.losses == 3
+    assert outputs == [x for x in range(30) if x != 7]
+    assert runs.counts()["7"] in {3, 4}  # The first loss is not its fault where it travelled with others.
+    assert stats.backlog == 0
+
+
+def test_a_function_that_fails_is_retried_and_counts_its_attempts(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("retried")
+
+    @app.function(cpu=0, retries=flexray.Retries(max_retries=2, initial_delay=0.1, backoff_coefficient=1.0))
+    def fail_twice(x: int) -> list[int | None]:
+        with runs.of(f"{x}-{flexray.current_attempt()}"):
+            if (flexray.current_attempt() or 0) < 3:
+                raise ValueError(x)
+            return [x, flexray.current_attempt()]
+
+    @app.function(cpu=0, retries=flexray.Retries(max_retries=1, initial_delay=0.1))
+    def fail_always() -> None:
+        raise ValueError(flexray.current_attempt())
+
+    with app.run():
+        assert list(fail_twice.map(range(10))) == [[x, 3] for x in range(10)]
+        with pytest.raises(ValueError, match="2"):
+            fail_always.remote()
+    assert runs.counts() == {f"{x}-{attempt}": 1 for x in range(10) for attempt in (1, 2, 3)}

@@ -1,0 +1,97 @@
+"""The controller dies: what runs goes on, and what it knew is there again."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import flexray
+from tests.fault.actors import Actors, kill
+from tests.fault.runs import Runs
+from tests.waiting import wait_until
+
+
+def make_app(name: str, runs: Runs, lasting_s: float = 0.02) -> tuple[flexray.App, flexray.Function]:
+    app = flexray.App(name)
+
+    @app.function(cpu=0, max_containers=3)
+    def work(x: int) -> tuple[int, int]:
+        with runs.of(x, lasting_s):
+            return x, os.getpid()
+
+    return app, work
+
+
+def test_a_map_goes_on_and_its_containers_are_adopted(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("orphans", runs)
+    with app.run():
+        work.update_autoscaler(min_containers=3, scaledown_window=37)
+        outputs = iter(work.map(range(300)))
+        results = [next(outputs) for _ in range(60)]
+        before = actors.containers("orphans")
+        controller = actors.kill_controller()
+        results += outputs
+        assert actors.wait_for_restart(controller) != controller
+        assert [x for x, _ in results] == list(range(300))
+        assert not runs.repeated()
+        assert actors.containers("orphans") == before
+        stats = work.get_current_stats()
+        assert stats.containers["ready"] == 3
+        assert (stats.settings.min_containers, stats.settings.scaledown_window) == (3, 37)
+        assert work.remote(1000)[1] in before.values()
+    assert not actors.containers("orphans")
+
+
+def test_controller_and_container_die_together_and_nothing_is_lost(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("both", runs)
+    with app.run():
+        outputs = iter(work.map(range(300)))
+        results = [next(outputs) for _ in range(60)]
+        victim = results[-1][1]
+        controller = actors.kill_controller()
+        kill(victim)
+        results += outputs
+        assert [x for x, _ in results] == list(range(300))
+        assert runs.repeated() <= {run.name for run in runs.all() if run.pid == victim}
+        assert not runs.overlapping()
+        actors.wait_for_restart(controller)
+        wait_until(lambda: work.get_current_stats().num_running_inputs == 0)
+
+
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_controller_killed_while_idle_serves_the_next_call(actors: Actors, runs: Runs, kills: int) -> None:
+    app, work = make_app("idle", runs)
+    with app.run():
+        pid = work.remote(0)[1]
+        for _ in range(kills):
+            actors.wait_for_restart(actors.kill_controller())
+        assert work.remote(1)[1] == pid
+
+
+def test_a_controller_killed_while_containers_start_starts_them(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("starting", runs)
+    with app.run():
+        work.update_autoscaler(min_containers=2)
+        actors.kill_controller()
+        assert sorted(x for x, _ in work.map(range(20), order_outputs=False)) == list(range(20))
+        assert not runs.repeated()
+        assert work.get_current_stats().settings.min_containers == 2
+        assert len(actors.containers("starting")) <= 3
+
+
+def test_an_app_that_ends_while_the_controller_restarts_leaves_nothing(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("ends", runs)
+    with app.run():
+        assert len(list(work.map(range(50)))) == 50
+        actors.kill_controller()
+    assert not actors.containers("ends")
+
+
+def test_an_app_can_start_while_the_controller_restarts(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("opens", runs)
+    with app.run():
+        work.remote(0)
+    actors.kill_controller()
+    with app.run():
+        assert work.remote(1)[0] == 1

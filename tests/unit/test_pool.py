@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flexray.config import AutoscalerSettings, Limits
+from flexray.core.dispatch import LINGER_S
+from flexray.core.events import (
+    AnswerReport,
+    ContainerLost,
+    ContainerPlaced,
+    ContainerReady,
+    DispatcherLost,
+    Lease,
+    LeaseReleased,
+    NoticeChanged,
+    ReleaseLease,
+    Reply,
+    Report,
+    ReportReceived,
+    SettingsChanged,
+    StartContainer,
+    StartFailed,
+    StopContainer,
+    Ticked,
+)
+from flexray.core.pool import (
+    ANSWER_AFTER_S,
+    EPOCH,
+    FORGET_S,
+    RECOVERY_S,
+    SILENT_TICKS,
+    TICK_S,
+    UNLIST_PATIENCE_S,
+    Pool,
+    PoolConfig,
+)
+
+
+class Hand:
+    """A pool driven by hand; reports are written out, except for what a caller only repeats."""
+
+    def __init__(self, **config: Any) -> None:
+        settings = AutoscalerSettings(**config.pop("settings", {}))
+        self.pool = Pool(PoolConfig("f", settings=settings, **{"epoch": 1, **config}), 0.0)
+        self.now = 0.0
+        self.numbers: dict[str, int] = {}
+        self.newest: dict[str, Reply] = {}
+        self.effects: list[Any] = []
+
+    def tell(self, event: Any) -> None:
+        self.effects = self.pool.handle(event, self.now)
+        for effect in self.effects:
+            if isinstance(effect, AnswerReport) and effect.reply is not None:
+                self.newest[effect.dispatcher_id] = effect.reply
+
+    def report(self, name: str = "d", **changes: Any) -> None:
+        """The next report of a caller that holds and has seen what its newest reply says."""
+        self.numbers[name] = self.numbers.get(name, 0) + 1
+        reply = self.newest.get(name)
+        told: dict[str, Any] = {}
+        if reply is not None:
+            told = {"seen": reply.number, "held": reply.leases}
+            told |= {"decided": reply.decided, "admitted": reply.admitted}
+            told |= {"asked": reply.decided}
+        self.tell(ReportReceived(Report(name, self.numbers[name], **{"seen": 0, **told, **changes})))
+
+    def park(self, name: str = "d", **state: Any) -> None:
+        """Report until it is known that everything was seen: the last report is not answered."""
+        self.report(name, **state)
+        while any(answer.reply is not None for answer in self.of(AnswerReport)):
+            self.report(name, **state)
+
+    def tick(self, seconds: float = TICK_S) -> None:
+        ends_at = self.now + seconds
+        effects = []
+        while self.now < ends_at - 1e-9:
+            self.now += TICK_S
+            self.tell(Ticked())
+            effects += self.effects
+        self.effects = effects
+
+    def ready(self, *container_ids: str) -> None:
+        for container_id in container_ids:
+            self.tell(ContainerPlaced(container_id))
+            self.tell(ContainerReady(container_id))
+
+    def of(self, kind: type) -> list[Any]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    def leases(self, name: str = "d") -> tuple[Lease, ...]:
+        return self.newest[name].leases
+
+
+def hand_with_a_lease(**config: Any) -> Hand:
+    """One container, ready, one slot of it leased to `d`, whose report says so and is parked."""
+    hand = Hand(**config)
+    hand.report(asked=1)
+    hand.ready("f#1")
+    hand.park(assigned=1)
+    assert len(hand.leases()) == 1
+    return hand
+
+
+def test_the_verdict_and_the_start_of_a_container_come_in_the_event_that_takes_the_report() -> None:
+    hand = Hand()
+    hand.report(asked=1)
+    assert hand.of(StartContainer) == [StartContainer("f#1")]
+    (answer,) = hand.of(AnswerReport)
+    assert (answer.reply.decided, answer.reply.admitted, answer.reply.leases) == (1, 1, ())
+
+
+def test_a_lease_is_listed_when_its_container_is_ready() -> None:
+    hand = Hand()
+    hand.report(asked=1)
+    hand.report(waiting=1)
+    assert not hand.of(AnswerReport)  # Parked: nothing is new.
+    hand.ready("f#1")
+    assert hand.leases() == (Lease(EPOCH + 1, "f#1"),)
+
+
+def test_inputs_beyond_the_limit_are_decided_and_not_admitted() -> None:
+    hand = Hand(limits=Limits(pending=3, total=100))
+    hand.report("a", asked=2)
+    hand.report("b", asked=2)
+    assert (hand.newest["a"].admitted, hand.newest["b"].admitted, hand.newest["b"].decided) == (2, 1, 2)
+    assert not hand.newest["b"].room
+
+
+def test_a_report_that_is_overtaken_by_a_newer_one_is_released() -> None:
+    hand = hand_with_a_lease()
+    hand.report(assigned=1)
+    assert hand.of(AnswerReport) == [AnswerReport("d", hand.numbers["d"] - 1, None)]
+    hand.tell(ReportReceived(Report("d", 1, 0, asked=9)))
+    assert hand.of(AnswerReport) == [AnswerReport("d", 1, None)]
+    assert hand.newest["d"].decided == 1
+
+
+def test_a_reply_that_a_report_has_not_seen_is_repeated_at_once() -> None:
+    hand = hand_with_a_lease()
+    newest = hand.newest["d"]
+    hand.report(seen=0, held=(), asked=1, decided=0, admitted=0)
+    assert [answer.reply for answer in hand.of(AnswerReport) if answer.reply] == [newest]
+
+
+def test_a_parked_report_is_answered_after_ten_seconds() -> None:
+    hand = hand_with_a_lease()
+    hand.tick(ANSWER_AFTER_S - 2 * TICK_S)
+    assert not hand.of(AnswerReport)
+    hand.tick(2 * TICK_S)
+    assert len(hand.of(AnswerReport)) == 1
+
+
+def test_a_lease_that_is_not_held_by_a_report_which_has_seen_it_is_free() -> None:
+    hand = hand_with_a_lease(settings={"max_containers": 1})
+    first = hand.leases()[0]
+    hand.report("e", asked=1)
+    assert not hand.leases("e")
+    hand.report(held=(), returned=((first.number, LINGER_S),))
+    hand.report("e", waiting=1)
+    assert [lease.container_id for lease in hand.leases("e")] == ["f#1"]
+    assert hand.leases("e")[0].number > first.number
+
+
+def test_a_report_that_crossed_with_a_lease_does_not_give_it_back() -> None:
+    hand = Hand()
+    hand.report(asked=1)
+    old = hand.newest["d"]
+    hand.report(waiting=1)
+    hand.ready("f#1")
+    lease = hand.leases()[0]
+    hand.report(seen=old.number, held=(), waiting=1)
+    assert hand.leases() == (lease,)
+
+
+def test_a_silent_caller_loses_its_leases_and_keeps_its_place_in_the_limits() -> None:
+    hand = hand_with_a_lease()
+    lease = hand.leases()[0]
+    hand.tell(NoticeChanged("new"))  # Answers the parked report; no other comes.
+    hand.tick(SILENT_TICKS * TICK_S)
+    assert not hand.of(ReleaseLease)
+    hand.tick(UNLIST_PATIENCE_S + TICK_S)
+    assert hand.of(ReleaseLease) == [ReleaseLease("f#1", lease.number)]
+    assert hand.pool.callers.used.total == 1
+    hand.tell(LeaseReleased("f#1", lease.number))
+    assert not hand.pool.ledger.leases
+    hand.report(assigned=1)
+    assert hand.newest["d"].leases == ()
+
+
+def test_a_dead_callers_lease_is_released_before_its_slot_is_free() -> None:
+    hand = hand_with_a_lease(settings={"max_containers": 1})
+    lease = hand.leases()[0]
+    hand.report("e", asked=1)
+    hand.report("e", waiting=1)
+    hand.tell(DispatcherLost("d"))
+    assert hand.of(ReleaseLease) == [ReleaseLease("f#1", lease.number)]
+    assert not hand.leases("e")
+    hand.tell(LeaseReleased("f#1", lease.number))
+    assert [held.container_id for held in hand.leases("e")] == ["f#1"]
+
+
+def test_leases_of_a_dead_container_are_gone_and_an_input_that_waits_again_starts_another() -> None:
+    hand = hand_with_a_lease()
+    hand.tell(ContainerLost("f#1"))
+    assert hand.leases() == ()
+    assert hand.pool.callers.assigned == 0
+    hand.report(waiting=1)
+    assert hand.of(StartContainer) == [StartContainer("f#2")]
+
+
+def test_one_waiting_caller_makes_the_holder_of_all_slots_give_some_back() -> None:
+    hand = Hand(settings={"max_containers": 4})
+    hand.report("a", asked=9)
+    hand.ready("f#1", "f#2", "f#3", "f#4")
+    hand.park("a", assigned=4, waiting=5)
+    hand.now = 1.0
+    hand.report("b", asked=2)
+    assert hand.newest["a"].keep == 2
+
+
+def test_a_lowered_maximum_empties_a_busy_container_before_it_stops() -> None:
+    hand = Hand()
+    hand.report(asked=2)
+    hand.ready("f#1", "f#2")
+    hand.park(assigned=2)
+    hand.now = 1.0
+    hand.tell(SettingsChanged(AutoscalerSettings(max_containers=1)))
+    assert not hand.of(StopContainer)
+    assert len(hand.leases()) == 1
+    hand.report(assigned=1)
+    (stop,) = hand.of(StopContainer)
+    assert stop.placed
+
+
+def test_a_notice_reaches_every_caller_at_once() -> None:
+    hand = hand_with_a_lease()
+    hand.tell(NoticeChanged("waits for {GPU: 1}"))
+    assert hand.newest["d"].notice == "waits for {GPU: 1}"
+
+
+@pytest.mark.parametrize("held_back", [0, 3])
+def test_code_that_cannot_be_loaded_fails_whatever_waits(held_back: int) -> None:
+    hand = Hand(limits=Limits(pending=1))
+    hand.report(asked=1)
+    hand.park(waiting=0 if held_back else 1, held_back=held_back)
+    hand.tell(StartFailed("f#1", "no such module", permanent=True))
+    assert hand.newest["d"].failure == "no such module"
+    hand.report()
+    caller = hand.pool.callers.get("d")
+    assert caller is not None
+    assert caller.failure is None
+
+
+def test_an_idle_callers_last_report_is_answered_with_nothing_and_it_is_forgotten() -> None:
+    hand = hand_with_a_lease()
+    hand.report(held=(), returned=((hand.leases()[0].number, 1.0),))
+    hand.report(held=())
+    assert hand.of(AnswerReport)[-1].reply is None
+    hand.tick(FORGET_S + 2 * TICK_S)
+    assert len(hand.pool.callers) == 0
+
+
+# ------------------------------------------------------------------------------- after a restart
+
+
+def recovering(**config: Any) -> Hand:
+    return Hand(epoch=2, found=("f#1", "f#7"), expected_dispatchers=("d",), **config)
+
+
+def test_new_containers_are_numbered_above_those_that_were_found() -> None:
+    hand = recovering()
+    hand.tick(RECOVERY_S)
+    hand.report("e", asked=9)
+    assert StartContainer("f#8") in hand.of(StartContainer)
+
+
+def test_a_found_container_is_not_granted_until_it_has_answered_and_then_without_its_busy_slots() -> None:
+    hand = recovering(settings={"max_containers": 2})
+    hand.tick(RECOVERY_S)
+    hand.report("e", asked=9)
+    assert not hand.leases("e")
+    hand.report("e", waiting=9)
+    hand.tell(ContainerReady("f#1", busy=(EPOCH + 5,)))
+    assert not hand.leases("e")
+    hand.tell(ContainerReady("f#7"))
+    assert [lease.container_id for lease in hand.leases("e")] == ["f#7"]
+
+
+def test_a_lease_of_the_last_epoch_is_listed_again() -> None:
+    hand = recovering()
+    lease = Lease(EPOCH + 5, "f#1")
+    hand.tell(ContainerReady("f#1", busy=(lease.number,)))
+    hand.report("d", seen=EPOCH + 9, held=(lease,), assigned=1)
+    assert hand.leases("d") == (lease,)
+    assert not hand.pool.ledger.orphans
+    assert hand.newest["d"].number > 2 * EPOCH
+
+
+def test_nothing_new_is_admitted_until_every_caller_of_the_store_has_reported_or_is_dead() -> None:
+    hand = recovering()
+    hand.report("e", asked=1)
+    assert hand.newest["e"].decided == 0
+    hand.tell(DispatcherLost("d"))
+    assert not hand.pool.recovering
+    hand.tick()
+    hand.report("e", asked=1, decided=0)
+    assert hand.newest["e"].decided == 1
+
+
+def test_a_caller_that_never_reports_holds_up_nobody_for_more_than_fifteen_seconds() -> None:
+    hand = recovering()
+    hand.park("e", asked=1)
+    hand.tick(RECOVERY_S + TICK_S)
+    caller = hand.pool.callers.get("e")
+    assert caller is not None
+    assert caller.admitted == 1

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from flexray.config import AutoscalerSettings
+from flexray.core.autoscaler import GIVE_UP_AFTER, UNPLACED_MAX
+from flexray.core.callers import Callers
+from flexray.core.events import PoolEffect, Report, StartContainer, StopContainer
+from flexray.core.ledger import Container, Ledger, State
+from flexray.core.scaling import Scaling
+
+
+class Hand:
+    """A Scaling driven by hand: `demand` inputs wait at one caller."""
+
+    def __init__(self, slots: int = 1, startup_timeout_s: float = 60.0, **settings: Any) -> None:
+        self.ledger, self.callers, numbers = Ledger(slots), Callers(), count(1)
+        self.scaling = Scaling(
+            self.ledger,
+            self.callers,
+            AutoscalerSettings(**settings),
+            startup_timeout_s,
+            lambda: f"f#{next(numbers)}",
+        )
+        self.callers.add(Report("d", 1, 0), 0.0)
+
+    def demand(self, inputs: int) -> None:
+        caller = self.callers.get("d")
+        assert caller is not None
+        caller.report = Report("d", caller.report.number + 1, 0, waiting=inputs)
+        self.callers.recount("d", caller)
+
+    def run(self, now: float, *, ticked: bool = True, may_shrink: bool = True) -> list[PoolEffect]:
+        return self.scaling.run(now, ticked=ticked, may_shrink=may_shrink)
+
+    def container(self, number: int) -> Container:
+        return self.ledger.containers[f"f#{number}"]
+
+    def make_ready(self, now: float) -> None:
+        for container in list(self.ledger.by_state[State.LAUNCHED].values()):
+            self.scaling.placed(container)
+        for container in list(self.ledger.by_state[State.LOADING].values()):
+            self.scaling.became_ready(container, now)
+
+
+def starts(effects: list[PoolEffect]) -> int:
+    return sum(isinstance(effect, StartContainer) for effect in effects)
+
+
+def stops(effects: list[PoolEffect]) -> list[str]:
+    return [effect.container_id for effect in effects if isinstance(effect, StopContainer)]
+
+
+def test_a_waiting_input_starts_a_container_at_once() -> None:
+    hand = Hand()
+    hand.demand(1)
+    assert starts(hand.run(0.0, ticked=False)) == 1
+    assert starts(hand.run(0.1)) == 0
+
+
+def test_no_more_containers_than_the_maximum_are_started_those_on_their_way_out_included() -> None:
+    hand = Hand(max_containers=3)
+    hand.demand(10)
+    assert starts(hand.run(0.0)) == 3
+    hand.make_ready(1.0)
+    hand.scaling.stop(hand.container(1))
+    hand.demand(11)
+    assert starts(hand.run(2.0)) == 0
+    hand.ledger.remove(hand.container(1))
+    hand.demand(12)
+    assert starts(hand.run(3.0)) == 1
+
+
+def test_eight_launches_wait_for_a_place_and_more_follow_as_places_are_found() -> None:
+    hand = Hand()
+    hand.demand(100)
+    assert starts(hand.run(0.0)) == UNPLACED_MAX
+    hand.scaling.placed(hand.container(1))
+    assert starts(hand.run(0.1)) > UNPLACED_MAX
+
+
+def test_launches_without_a_place_are_withdrawn_when_nothing_waits_the_newest_first() -> None:
+    hand = Hand(scaledown_window=2.0)
+    hand.demand(3)
+    hand.run(0.0)
+    hand.demand(0)
+    assert stops(hand.run(0.3)) == ["f#2", "f#3"]  # An active pool keeps one.
+    assert stops(hand.run(2.6)) == ["f#1"]
+
+
+def test_the_minimum_is_kept_without_any_input() -> None:
+    hand = Hand(min_containers=2)
+    assert starts(hand.run(0.0)) == 2
+    hand.make_ready(1.0)
+    assert not stops(hand.run(10_000.0))
+
+
+def test_the_last_container_stops_when_the_pool_is_inactive_and_not_before() -> None:
+    hand = Hand(scaledown_window=2.0, max_containers=1)
+    hand.demand(1)
+    hand.run(0.0)
+    hand.make_ready(0.5)
+    hand.run(1.0)
+    hand.demand(0)
+    assert not stops(hand.run(2.9))
+    assert stops(hand.run(3.1)) == ["f#1"]
+
+
+def test_a_container_with_a_lease_out_is_not_stopped() -> None:
+    hand = Hand(scaledown_window=2.0)
+    hand.demand(1)
+    hand.run(0.0)
+    hand.make_ready(0.5)
+    hand.ledger.grant(1, hand.container(1), "d", 0.5)
+    hand.demand(0)
+    assert not stops(hand.run(100.0))
+
+
+def test_above_a_lowered_maximum_the_idle_go_first_and_busy_ones_drain() -> None:
+    hand = Hand()
+    hand.demand(3)
+    hand.run(0.0)
+    hand.make_ready(1.0)
+    for number in (1, 2):
+        hand.ledger.grant(number, hand.container(number), "d", 1.0)
+    hand.scaling.settings = AutoscalerSettings(max_containers=1)
+    assert stops(hand.run(1.1)) == ["f#3"]
+    assert list(hand.ledger.draining) == ["f#1"]
+
+
+def test_nothing_is_stopped_while_callers_are_expected_after_a_restart() -> None:
+    hand = Hand(scaledown_window=2.0)
+    hand.demand(2)
+    hand.run(0.0)
+    hand.make_ready(1.0)
+    hand.demand(0)
+    assert not stops(hand.run(100.0, may_shrink=False))
+    assert stops(hand.run(100.0))
+
+
+def test_after_failed_starts_one_is_tried_at_a_time_with_growing_pauses() -> None:
+    hand = Hand()
+    hand.demand(5)
+    now, pauses = 0.0, []
+    hand.run(now)
+    for container in list(hand.ledger.containers.values())[1:]:
+        hand.ledger.remove(container)
+    for _ in range(GIVE_UP_AFTER):
+        hand.ledger.remove(next(iter(hand.ledger.containers.values())))
+        hand.scaling.start_failed("broken", now)
+        failed_at = now
+        while not (started := starts(hand.run(now))):
+            now += 0.25
+        assert started == 1
+        pauses.append(now - failed_at)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]
+    assert hand.scaling.take_give_up()
+    assert not hand.scaling.take_give_up()
+
+
+def test_a_container_that_becomes_ready_ends_the_pause_and_the_row_of_failures() -> None:
+    hand = Hand()
+    hand.demand(2)
+    hand.run(0.0)
+    hand.ledger.remove(hand.container(1))
+    hand.scaling.start_failed("broken", 0.1)
+    hand.make_ready(0.2)
+    assert (hand.scaling.failed_starts, hand.scaling.failure) == (0, None)
+    hand.demand(4)
+    assert starts(hand.run(0.3)) > 1
+
+
+def test_failed_starts_are_not_given_up_where_a_container_was_ever_ready() -> None:
+    hand = Hand()
+    hand.demand(1)
+    hand.run(0.0)
+    hand.make_ready(0.1)
+    for _ in range(GIVE_UP_AFTER):
+        hand.scaling.start_failed("broken", 1.0)
+    assert not hand.scaling.take_give_up()
+
+
+def test_code_that_can_never_be_loaded_is_given_up_at_once_and_starts_nothing() -> None:
+    hand = Hand()
+    hand.scaling.start_failed("does not unpickle", 0.0, permanent=True)
+    assert hand.scaling.take_give_up()
+    hand.demand(5)
+    assert not hand.run(100.0)
+
+
+def test_a_start_ends_at_the_startup_timeout_and_one_without_a_place_is_given_up() -> None:
+    hand = Hand(startup_timeout_s=10.0)
+    hand.demand(1)
+    hand.run(0.0)
+    assert not stops(hand.run(9.9))
+    assert stops(hand.run(10.1)) == ["f#1"]
+    assert hand.scaling.take_give_up()
+    assert "Ray found no place" in str(hand.scaling.failure)
+
+
+def test_decisions_that_changed_something_are_kept_with_their_reasons() -> None:
+    hand = Hand()
+    hand.demand(1)
+    hand.run(0.0)
+    hand.run(0.3)
+    assert [str(logged.decision.reason) for logged in hand.scaling.decisions] == [
+        "0 -> 1: 1 waiting and no input has finished yet"
+    ]
