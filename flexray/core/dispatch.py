@@ -70,8 +70,11 @@ class Batch:
     """Sent by itself, so that a death of the container names its cause (rule 14)."""
     ends_at: float | None
     """When it should be over; None: an input of unknown length."""
+    late_at: float | None
+    """From then on nothing is sent behind it, and what is there is asked back for a slot that is free."""
     overdue_at: float | None
-    """When its unstarted inputs are asked back."""
+    """When its unstarted inputs are asked back in any case."""
+    asked_back: bool = False
     accounted: bytearray | None = None
     """Position to 1 where an input has already moved on; None: none has."""
     cancels: list[int] = field(default_factory=list)
@@ -363,7 +366,7 @@ class Dispatch:
 
     def _takes_ahead(self, batch: Batch, now: float) -> bool:
         slot = batch.slot
-        on_time = batch.overdue_at is not None and now < batch.overdue_at
+        on_time = batch.late_at is not None and now < batch.late_at
         return on_time and not (slot.leaving or len(slot.batches) > 1 or batch.alone or self._at_most_once)
 
     def _take_queued(self) -> tuple[int, ...]:
@@ -383,8 +386,8 @@ class Dispatch:
             begins_at = max(now, slot.batches[-1].ends_at or now)
         else:
             self._busy += 1
-        ends_at, overdue_at = self._sizing.times(len(input_ids), begins_at)
-        batch = Batch(batch_id, slot, input_ids, alone, ends_at, overdue_at)
+        ends_at, late_at, overdue_at = self._sizing.times(len(input_ids), begins_at)
+        batch = Batch(batch_id, slot, input_ids, alone, ends_at, late_at, overdue_at)
         slot.batches.append(batch)
         self._batches[batch_id] = batch
         self._sent_open += len(input_ids)
@@ -539,6 +542,8 @@ class Dispatch:
             batch = self._batches.get(heappop(self._overdue)[1])
             if batch is not None and batch.slot.batches[0] is batch:
                 self._ask_back_slot(batch.slot, now)
+        if self._free and not self._queue and self._busy:
+            self._ask_back_ahead(now)
         while self._repeats and self._repeats[0][0] <= now:
             self._repeat(heappop(self._repeats)[1], now)
         while self._free:
@@ -553,9 +558,18 @@ class Dispatch:
             if batch.may_have_unstarted:
                 self._ask_back(batch, now)
 
+    def _ask_back_ahead(self, now: float) -> None:
+        """A slot is free: what was sent ahead behind a late batch could run there."""
+        for slot in self._slots.values():
+            if len(slot.batches) > 1:
+                first, ahead = slot.batches
+                if first.late_at is not None and first.late_at <= now and not ahead.asked_back:
+                    self._ask_back(ahead, now)
+
     def _ask_back(self, batch: Batch, now: float) -> None:
         self._effects.append(ReclaimBatch(batch.batch_id, batch.slot.lease.container_id))
-        batch.overdue_at = now  # Nothing is sent behind it any more.
+        batch.asked_back = True
+        batch.late_at = now  # Nothing is sent behind it any more.
         heappush(self._repeats, (now + REPEAT_S, batch.batch_id))
 
     def _repeat(self, key: int, now: float) -> None:

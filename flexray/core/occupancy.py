@@ -197,8 +197,9 @@ class Occupancy:
         oldest_open = max(oldest_open, self._oldest_open.pop(lease_number, 0))
         self._oldest_open[lease_number] = oldest_open
         _keep_newest(self._oldest_open)
-        for work in [w for w in self._answered_of.get(lease_number, ()) if w.key[1] < oldest_open]:
-            self._forget(work)
+        mine = self._answered_of.get(lease_number)
+        while mine and mine[0].key[1] < oldest_open:
+            self._forget(mine[0])
         while self._answered:
             oldest = next(iter(self._answered.values()))
             if oldest.over_at is None or now - oldest.over_at <= KEEP_ANSWER_S:

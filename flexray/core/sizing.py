@@ -18,7 +18,11 @@ SMALL_BYTES = BATCH_BYTES // BATCH_MAX // 2
 """Inputs up to this size need no accounting: 512 of them are half a batch's bytes."""
 AHEAD_S = 0.050
 """A batch is sent ahead when the one under way should be over within this time."""
+LATE_SHARE = 0.25
+"""A batch is late when it takes this part more than its time, 10 ms at least."""
 OVERDUE_FACTOR = 4
+MESSAGE_S = 0.001
+"""What a message costs: batches ahead that carry less work than this are not worth theirs."""
 _MEMORY = 0.8
 """What remains of the older batches' weight in the mean when a new batch has returned."""
 
@@ -60,13 +64,18 @@ class BatchSizing:
         """How many inputs from the front of `queue` make the next batch; at least 1.
 
         Never more than an even share of what is queued or sent over the slots and the batches ahead of them:
-        1,000 tiny inputs on 2 slots travel as 4 batches of 250, so that no slot waits for an answer.
+        1,000 inputs of 10 us on 2 slots travel as 4 batches of 250, so that no slot waits for an answer;
+        inputs of 1 us as 2 of 500, for such a wait costs less than the messages.
         """
-        if self._mean_s is None:
+        mean_s = self._mean_s
+        if mean_s is None:
             return 1
-        size = BATCH_MAX if self._mean_s * BATCH_MAX <= BATCH_S else max(1, int(BATCH_S / self._mean_s))
-        places = max(1, slots) * (2 if self._mean_s <= AHEAD_S else 1)
-        size = min(size, len(queue), -(-(len(queue) + sent) // places))
+        size = BATCH_MAX if mean_s * BATCH_MAX <= BATCH_S else max(1, int(BATCH_S / mean_s))
+        total, slots = len(queue) + sent, max(1, slots)
+        share = -(-total // slots)
+        if mean_s <= AHEAD_S and share * mean_s > MESSAGE_S:
+            share = -(-total // (2 * slots))
+        size = min(size, len(queue), share)
         return self._within_bytes(queue, size) if self._large and size > 1 else size
 
     def _within_bytes(self, queue: deque[int], size: int) -> int:
@@ -77,9 +86,11 @@ class BatchSizing:
                 return max(1, position)
         return size
 
-    def times(self, inputs: int, begins_at: float) -> tuple[float | None, float | None]:
-        """When a batch that begins then should be over, and when it is overdue; None while unknown."""
+    def times(self, inputs: int, begins_at: float) -> tuple[float | None, float | None, float | None]:
+        """When a batch that begins then should be over, is late, and is overdue; None while unknown."""
         if self._mean_s is None:
-            return None, None
+            return None, None, None
         expected_s = inputs * self._mean_s
-        return begins_at + expected_s, begins_at + OVERDUE_FACTOR * max(expected_s, BATCH_S)
+        ends_at = begins_at + expected_s
+        late_at = ends_at + max(BATCH_S, LATE_SHARE * expected_s)
+        return ends_at, late_at, begins_at + OVERDUE_FACTOR * max(expected_s, BATCH_S)

@@ -200,6 +200,7 @@ class Container:
                 len(message.calls),
                 now,
                 again=message.again,
+                oldest_open=message.oldest_open,
                 at_most_once=self._spec.config.at_most_once,
             )
             if work.over_at is not None:

@@ -58,6 +58,8 @@ class Controller:
     async def open_app(self, data: bytes) -> None:
         """Start an app's pools; their minimum containers start at once."""
         app: AppSpec = decode(data)
+        if app.app_id in self._apps:
+            return  # Asked again, for the answer was lost.
         self._store.save_app(app.app_id, data)
         self._apps[app.app_id] = app
         for spec in app.pools:

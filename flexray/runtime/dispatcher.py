@@ -22,6 +22,7 @@ logger = logging.getLogger("flexray")
 TICK_S = 0.020
 """How often clocks in the core are looked at, while anything is under way."""
 WATCH_PAUSE_S = 0.2
+CLOSE_TIMEOUT_S = 2.0
 
 
 class Dispatcher:
@@ -74,13 +75,16 @@ class Dispatcher:
             self._queue.put(None)
 
     def close(self) -> None:
-        """End the thread; Ray has been shut down."""
+        """Fail whatever waits and end the thread: Ray is being shut down, or has been."""
         self._closed = True
+        self._disconnect()
         self._queue.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         ticked_at = 0.0
-        while not self._closed:
+        while True:
             try:
                 item = self._queue.get(timeout=TICK_S if self._active else None)
             except Empty:
@@ -98,7 +102,8 @@ class Dispatcher:
                     ticked_at = now
                     self._tick(now)
             except Exception:
-                logger.exception("in the dispatcher")
+                if not self._closed:
+                    logger.exception("in the dispatcher")
 
     def _disconnect(self) -> None:
         for client in list(self._clients.values()):

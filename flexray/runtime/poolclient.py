@@ -6,6 +6,7 @@ is answered on the dispatcher's thread. Both go through the same `Dispatch`, und
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 import time
@@ -110,6 +111,8 @@ class PoolClient:
         """Batch to (container, when its output was last asked for)."""
         self._deferred: dict[int, None] = {}
         self._gone: Exception | None = None
+        self._kept: list[Any] = []
+        """References that ended with Ray itself: see `farewell`."""
 
     # What callers do.
 
@@ -122,6 +125,8 @@ class PoolClient:
         packed = pack_call(args, kwargs)
         if type(packed) is bytes and len(packed) <= LARGE_BYTES:
             return packed
+        if self._gone is not None:
+            raise copy.copy(self._gone)
         refs = [value for value in (*args, *kwargs.values()) if isinstance(value, ray.ObjectRef)]
         if refs:
             index = {id(ref): number for number, ref in enumerate(refs)}
@@ -134,6 +139,9 @@ class PoolClient:
         waiter = Waiter()
         input_id = next(self._ids)
         self._inputs[input_id] = (prepared, waiter)
+        if self._gone is not None:
+            self.close(self._gone)
+            return self._await(input_id, waiter)
         if type(prepared) is not bytes and self._defer(input_id, prepared, patient=False):
             return self._await(input_id, waiter)
         own: SendBatch | None = None
@@ -150,6 +158,9 @@ class PoolClient:
         """Run inputs; their outcomes go to the sink. Returns their ids, in order."""
         input_ids = list(itertools.islice(self._ids, len(prepared)))
         self._inputs.update(zip(input_ids, [(item, sink) for item in prepared], strict=True))
+        if self._gone is not None:
+            self.close(self._gone)
+            return input_ids
         ready = input_ids
         if not all(type(item) is bytes for item in prepared):
             ready = [
@@ -200,6 +211,8 @@ class PoolClient:
     def tick(self, now: float) -> None:
         """Run what is due, and fetch the output of what has been running for a while."""
         self._take(Ticked())
+        if self._gone is not None:
+            return
         for batch_id, (container_id, asked_at) in list(self._under_way.items()):
             if now - asked_at >= OUTPUT_EVERY_S:
                 self._under_way[batch_id] = (container_id, now)
@@ -213,11 +226,15 @@ class PoolClient:
 
     def close(self, reason: Exception) -> None:
         """Fail whatever waits here: the pool is gone."""
-        self._gone = reason
+        self._gone = reason  # First: whoever adds an input from now on finds it afterwards.
         inputs = list(self._inputs)
         count = len(inputs)
         if count:
             self._settle(Settle(inputs, bytes([FAILED]) * count, [reason] * count))
+
+    def _is_gone(self) -> bool:
+        """A method, for it changes meanwhile, which a type checker believes of no attribute."""
+        return self._gone is not None
 
     # Through the core.
 
@@ -242,6 +259,8 @@ class PoolClient:
             self._perform(effect)
 
     def _perform(self, effect: DispatchEffect) -> None:
+        if self._gone is not None and type(effect) is not Settle:
+            return  # Whatever it was for is settled.
         match effect:
             case Settle():
                 self._settle(effect)
@@ -297,6 +316,7 @@ class PoolClient:
             effect.batch_id,
             effect.lease.number,
             effect.again,
+            effect.oldest_open,
             effect.input_ids,
             attempts,
             calls,
@@ -304,6 +324,8 @@ class PoolClient:
         return handle.run.remote(encode_batch(message), *objects)
 
     def _send_and_wait(self, effect: SendBatch) -> None:
+        if self._is_gone():
+            return
         ref = self._send(effect)
         result: Any
         try:
@@ -314,6 +336,8 @@ class PoolClient:
             self._dispatcher.follow(ref, lambda late: self._take_answer(effect, late))
             self.cancel(effect.input_ids)
             raise
+        if self._is_gone():
+            self._kept.append(ref)
         self._take_answer(effect, result)
 
     def _await(self, input_id: int, waiter: Waiter) -> tuple[int, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +20,17 @@ from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
 from flexray.runtime.controller import ControllerActor
+from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
+from flexray.runtime.farewell import before_shutdown
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import CONTROLLER_NAME, NAMESPACE, AppSpec, PoolSpec, decode, encode
 from flexray.serialization import register_reference_type
 
 CREATE_TIMEOUT_S = 60.0
+RESTART_TIMEOUT_S = 30.0
+RETRY_PAUSE_S = 0.1
 
 
 class Session:
@@ -39,13 +44,18 @@ class Session:
         self.controller = _find_controller()
         self._core_worker = _core_worker()
         self.dispatcher = Dispatcher(self.process, self.controller, lambda: self.is_current)
+        before_shutdown(self._close)
         self.environment = shipping.caller_environment()
         self.import_paths = tuple(shipping.import_paths())
+
+    def _close(self) -> None:
+        self._core_worker = None
+        self.dispatcher.close()
 
     @property
     def is_current(self) -> bool:
         """Whether Ray is still the one that this session connected to."""
-        return ray.is_initialized() and _core_worker() is self._core_worker
+        return self._core_worker is not None and _core_worker() is self._core_worker
 
     def client(self, pool_id: str, config: FunctionConfig) -> PoolClient:
         """The client of a pool; nothing is sent."""
@@ -57,31 +67,51 @@ class Session:
         """Start an ephemeral app, which ends with this process at the latest."""
         pools = [self._pool_spec(app_id, function, environment) for function in functions]
         app = AppSpec(app_id, name, self.process, tuple(pools))
-        _ask(self.controller.open_app.remote(encode(app)))
+        self._ask("open_app", encode(app))
 
     def close_app(self, app_id: str) -> None:
         """End an app with everything that it started."""
-        _ask(self.controller.close_app.remote(app_id))
+        self._ask("close_app", app_id)
         self.dispatcher.close_app(app_id)
 
     def open_variant(self, app_id: str, pool_id: str, base_pool_id: str, config: FunctionConfig) -> None:
         """Add a pool with the code of another and options of its own; again is fine."""
-        base: PoolSpec = decode(_ask(self.controller.pool_spec.remote(base_pool_id)))
+        base: PoolSpec = decode(self._ask("pool_spec", base_pool_id))
         layer = shipping.uploaded(config.runtime_env) if config.runtime_env else {}
         environment = shipping.merged_runtime_env(base.runtime_env, {}, layer)
         config = config.model_copy(update={"env": {**base.config.env, **config.env}})
         spec = replace(base, pool_id=pool_id, config=config, runtime_env=environment)
-        _ask(self.controller.open_pool.remote(encode(spec)))
+        self._ask("open_pool", encode(spec))
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""
-        settings: AutoscalerSettings = _ask(self.controller.update_autoscaler.remote(pool_id, changes))
+        settings: AutoscalerSettings = self._ask("update_autoscaler", pool_id, changes)
         return settings
 
     def stats(self, pool_id: str) -> dict[str, Any]:
         """A look at the pool."""
-        stats: dict[str, Any] = _ask(self.controller.stats.remote(pool_id))
+        stats: dict[str, Any] = self._ask("stats", pool_id)
         return stats
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        """The controller's answer, its exceptions as they were raised there; its restarts are waited out.
+
+        Where it died meanwhile it may be asked twice, which changes nothing.
+        """
+        deadline = time.monotonic() + RESTART_TIMEOUT_S
+        while True:
+            if not self.is_current:
+                raise ExecutionError("Ray was shut down meanwhile", "call ray.init() and start the app again")
+            try:
+                return ray.get(getattr(self.controller, method).remote(*args))
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, Error) else error) from None
+            except ray.exceptions.ActorUnavailableError as error:
+                if time.monotonic() > deadline:
+                    raise _controller_gone(error) from error
+            except ray.exceptions.ActorDiedError as error:
+                raise _controller_gone(error) from error
+            time.sleep(RETRY_PAUSE_S)
 
     def _pool_spec(self, app_id: str, function: FunctionSource, environment: Mapping[str, Any]) -> PoolSpec:
         own = function.config.runtime_env
@@ -97,12 +127,11 @@ class Session:
         )
 
 
-def _ask(ref: Any) -> Any:
-    """The controller's answer; its exceptions come as they were raised there, its absence is waited out."""
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Error) else error) from None
+def _controller_gone(error: Exception) -> ExecutionError:
+    return ExecutionError(
+        f"the controller is gone: {cause_of(error)}",
+        "end the apps that run, and start them again; the log of the actor flexray:controller may say more",
+    )
 
 
 _lock = threading.Lock()

@@ -46,6 +46,8 @@ class BatchMessage(NamedTuple):
     batch_id: int
     lease_number: int
     again: bool
+    oldest_open: int
+    """The oldest batch of this lease whose answer has not arrived: earlier answers may be forgotten."""
     input_ids: tuple[int, ...]
     attempts: dict[int, int]
     """Input id to attempt, where it is not the first."""

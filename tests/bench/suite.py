@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from tests.bench import calls, imports, maps, scale_up
+from tests.bench import calls, core_rows, imports, maps, scale_up
 from tests.bench.measure import Plan, Row
 
 Benchmark = Callable[[Plan], list[Row]]
 
 WITHOUT_RAY: Mapping[str, Benchmark] = {
     "import": imports.import_time,
+    "core": core_rows.core_event,
 }
 WITH_RAY: Mapping[str, Benchmark] = {
     "call": calls.call_against_actor,

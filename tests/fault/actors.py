@@ -32,7 +32,7 @@ class Actors:
     @property
     def controller(self) -> int:
         """The controller's process; waits for it where it is restarting."""
-        return wait_until(lambda: self.alive().get(CONTROLLER), timeout_s=20)
+        return wait_until(lambda: self.alive().get(CONTROLLER, 0), timeout_s=20)
 
     def kill_controller(self) -> int:
         """Kill it; returns the process that it was."""
@@ -46,7 +46,7 @@ class Actors:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, and wait until there is no such process, so that a listing cannot show it as alive for long."""
+    """SIGKILL, and wait until the process is gone."""
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: is_gone(pid), timeout_s=10)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from threading import Event
 
@@ -53,10 +53,10 @@ class Runs:
             what, name, pid, at = line.split()
             (began if what == "began" else ended).setdefault((name, int(pid)), []).append(float(at))
         runs = []
-        for (name, pid), beginnings in began.items():
-            ends = ended.get((name, pid), [])
-            for number, at in enumerate(beginnings):
-                runs.append(Run(name, pid, at, ends[number] if number < len(ends) else None))
+        for key, beginnings in began.items():
+            ends = ended.get(key, [])
+            for began_at, ended_at in zip_longest(beginnings, ends):
+                runs.append(Run(*key, began_at, ended_at))
         return sorted(runs, key=lambda run: run.began_at)
 
     def counts(self) -> Counter[str]:

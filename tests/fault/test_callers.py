@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_a_killed_caller_takes_its_app_along_and_disturbs_nobody(
         assert not actors.containers("victim")
         assert actors.containers("survivor")
         seen = runs.all()
-        assert max(b.began_at - a.began_at for a, b in zip(seen, seen[1:], strict=False)) < 2
+        assert max(b.began_at - a.began_at for a, b in pairwise(seen)) < 2
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_an_at_most_once_input_that_is_lost_ran_once(actors: Actors, runs: Runs)
             return x
 
     with app.run():
-        outputs = list(die_at_five.map(range(20), return_exceptions=True))
+        outputs: list[object] = list(die_at_five.map(range(20), return_exceptions=True))
         with pytest.raises(InputLostError, match="an input of die_at_five is lost: the container died"):
             die_at_five.remote(5)
     lost = outputs.pop(5)
@@ -104,7 +104,7 @@ def test_an_input_that_kills_its_containers_is_lost_and_its_neighbours_return(
             return x
 
     with app.run():
-        outputs = list(die_at_seven.map(range(30), return_exceptions=True))
+        outputs: list[object] = list(die_at_seven.map(range(30), return_exceptions=True))
         stats = die_at_seven.get_current_stats()
     lost = outputs.pop(7)
     assert isinstance(lost, InputLostError)

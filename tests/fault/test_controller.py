@@ -12,7 +12,9 @@ from tests.fault.runs import Runs
 from tests.waiting import wait_until
 
 
-def make_app(name: str, runs: Runs, lasting_s: float = 0.02) -> tuple[flexray.App, flexray.Function]:
+def make_app(
+    name: str, runs: Runs, lasting_s: float = 0.02
+) -> tuple[flexray.App, flexray.Function[[int], tuple[int, int]]]:
     app = flexray.App(name)
 
     @app.function(cpu=0, max_containers=3)

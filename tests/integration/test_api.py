@@ -23,12 +23,12 @@ from tests.waiting import wait_until
 app = flexray.App("api")
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def square(x: int) -> int:
     return x * x
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def add(a: int, b: int = 0, *, c: int = 0) -> int:
     return a + b + c
 
@@ -41,22 +41,22 @@ async def _slowly_doubled(x: int) -> int:
 slowly_doubled: flexray.Function[[int], Any] = app.function(cpu=0, name="slowly_doubled")(_slowly_doubled)
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def nothing(x: int) -> None:
     return None
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def anything(*args: Any, **kwargs: Any) -> Any:
     return args, kwargs
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def process(_: object = None) -> int:
     return os.getpid()
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def total_of_squares(n: int) -> int:
     return sum(square.map(range(n)))
 
@@ -75,7 +75,7 @@ def factorial(n: int) -> int:
     return 1 if n == 0 else n * factorial.remote(n - 1)
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def hold(folder: Path, name: object) -> int:
     return Gate(folder).enter(name)
 

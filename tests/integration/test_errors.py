@@ -129,7 +129,7 @@ def run(kind: Any) -> Any:
     return BAD_INPUTS[kind]() if isinstance(kind, str) else kind * 10
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def identity(x: Any) -> Any:
     return x
 

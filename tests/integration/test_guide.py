@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 app = flexray.App("guide")
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def evaluate_model(x: int) -> int:
     return x * x
 
@@ -36,7 +36,7 @@ def added(a: int, b: int) -> int:
     return a + b
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def process(_: object = None) -> int:
     return os.getpid()
 

@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 app = flexray.App("output")
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def greet(name: str) -> None:
     print(f"hello {name}")
     print(f"careful {name}", file=sys.stderr)
@@ -37,32 +37,32 @@ async def _greet_later(name: str) -> None:
 greet_later: flexray.Function[[str], Any] = app.function(cpu=0, name="greet_later")(_greet_later)
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def by_pieces(_: object) -> None:
     print("one", end="")
     print(", two")
     print("three\nfour", end="")
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def in_a_thread(_: object) -> None:
     thread = threading.Thread(target=print, args=("from a thread",))
     thread.start()
     thread.join()
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def logs(_: object) -> None:
     logging.getLogger("mine").warning("a warning")
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def fails_loudly(_: object) -> None:
     print("last words")
     raise ValueError
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def prints_a_lot(lines: int) -> None:
     for number in range(lines):
         print(number)
@@ -75,7 +75,7 @@ def waits(folder: Path) -> None:
     print("after")
 
 
-@app.function(cpu=0)
+@app.function(cpu=0, max_containers=4)
 def outer(name: str) -> None:
     print("outer here")
     greet.remote(name)

@@ -12,6 +12,7 @@ from flexray.core.dispatch import LINGER_S
 from flexray.core.events import ReportReceived, Ticked
 from flexray.core.occupancy import KEEP_ANSWER_S
 from flexray.core.pool import FORGET_S
+from flexray.core.reporting import PARKED_TIMEOUT_S
 from tests.sim.actors import SimCaller, SimContainer
 from tests.sim.truth import Violation
 from tests.sim.world import World
@@ -50,6 +51,9 @@ class Checks:
         cut_off = faults.stall_caller or faults.lose or faults.slow
         self._knows_all = not (faults.restart_controller and cut_off)
         """No caller can be cut off while the controller restarts (invariant 5)."""
+        self._patience_s = BESIDE_FREE_SLOT_S if world.scenario.is_calm else CUT_OFF_S
+        if faults.restart_controller and faults.lose:
+            self._patience_s += PARKED_TIMEOUT_S  # The first report after a restart may be lost, too.
         world.after_control = self.check_control
 
     # After every event of the controller.
@@ -132,7 +136,7 @@ class Checks:
             self._fail("10: a batch bounced without a fault")
         if world.now - self._looked_at >= LOOK_AT_WAITS_EVERY_S:
             self._looked_at = world.now
-            self._waits(BESIDE_FREE_SLOT_S if world.scenario.is_calm else CUT_OFF_S)
+            self._waits(self._patience_s)
 
     def _waits(self, patience_s: float) -> None:
         world = self.world

@@ -1,0 +1,33 @@
+"""To be told before Ray is shut down in this process.
+
+One rule: nothing of Ray is touched once it goes down. Any call would start another Ray, and letting go of an
+ObjectRef while Ray's core worker ends makes it end the whole process (seen on Ray 2.60).
+
+Ray tells nobody, so this is the one place that wraps a function of its own: the one by which every shutdown
+passes, the interpreter's exit included. Where a later Ray has none of that name, nobody is told.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ray._private import worker
+
+
+def before_shutdown(act: Callable[[], None]) -> None:
+    """Call `act` once, on the thread that shuts Ray down, just before it does."""
+    original: Any = getattr(worker, "disconnect", None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def disconnect(*args: Any, **kwargs: Any) -> Any:
+        worker.disconnect = original
+        try:
+            act()
+        finally:
+            original(*args, **kwargs)
+
+    worker.disconnect = disconnect
