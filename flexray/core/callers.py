@@ -50,6 +50,8 @@ class Caller:
     silent_ticks: int = 0
     cut_off: bool = False
     empty_since: float | None = None
+    shown: bool = True
+    """The newest reply has the containers as they are, as far as this one waits for them."""
     used: Occupied = field(default_factory=Occupied)
     need: int = 0
     """Slots that its inputs could use beside those it has."""

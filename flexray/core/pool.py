@@ -351,6 +351,17 @@ class Pool:
         for dispatcher_id, caller in list(self.callers):
             self._tick_caller(dispatcher_id, caller, now)
         self._release_overdue(now)
+        self._show_containers()
+
+    def _show_containers(self) -> None:
+        """Tell whoever waits of containers that came or went, four times a second at most."""
+        view = self.view()
+        for dispatcher_id, caller in self.callers:
+            if caller.need and caller.newest is not None:
+                told = caller.newest.view
+                caller.shown = (told.ready, told.starting) == (view.ready, view.starting)
+                if not caller.shown:
+                    self._changed[dispatcher_id] = None
 
     def _tick_caller(self, dispatcher_id: str, caller: Caller, now: float) -> None:
         if caller.empty_since is not None and not (caller.leases or caller.revoked):
@@ -398,7 +409,7 @@ class Pool:
             leases = tuple([Lease(n, lease.container.container_id) for n, lease in caller.leases.items()])
             caller.listing = leases
         content = (leases, caller.decided, caller.admitted, caller.keep, self._notice, caller.failure, room)
-        same = newest is not None and content == _content(newest)
+        same = newest is not None and content == _content(newest) and caller.shown
         if same and newest is not None and report.seen >= newest.number:
             if report.is_empty:
                 caller.parked_at = None
@@ -410,7 +421,7 @@ class Pool:
             reply = newest
         else:
             reply = self._make_reply(caller, leases, room)
-        caller.newest, caller.parked_at = reply, None
+        caller.newest, caller.parked_at, caller.shown = reply, None, True
         self._effects.append(AnswerReport(dispatcher_id, report.number, reply))
 
     def _make_reply(self, caller: Caller, leases: tuple[Lease, ...], room: bool) -> Reply:

@@ -173,16 +173,27 @@ class Container:
         """Exit when nothing has run for a while and the controller does not know this container."""
         while True:
             await asyncio.sleep(HELLO_S / 4)
-            if time.monotonic() - self._ran_at < HELLO_S or self._occupancy.busy:
+            if self._has_run_lately:
                 continue
-            try:
-                controller = ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
-                known = await asyncio.wait_for(_awaited(controller.hello.remote(self._name)), HELLO_S)
-            except (ValueError, TimeoutError, ray.exceptions.RayError):
-                known = False
-            if not known and not self._occupancy.busy:
+            known = await self._is_known()
+            if not known and not self._has_run_lately:
                 os._exit(0)
             self._ran_at = time.monotonic()
+
+    @property
+    def _has_run_lately(self) -> bool:
+        return time.monotonic() - self._ran_at < HELLO_S or bool(self._occupancy.busy)
+
+    async def _is_known(self) -> bool:
+        """What the controller says; no answer for a minute, in which it had time to restart, is a no."""
+        until = time.monotonic() + HELLO_S
+        while time.monotonic() < until:
+            try:
+                controller = ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
+                return await asyncio.wait_for(_awaited(controller.hello.remote(self._name)), HELLO_S)
+            except (ValueError, TimeoutError, ray.exceptions.RayError):
+                await asyncio.sleep(HELLO_S / 12)
+        return False
 
     # Batches.
 

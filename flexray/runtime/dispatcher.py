@@ -13,6 +13,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ray.exceptions import ActorDiedError
+
 from flexray.config import FunctionConfig
 from flexray.errors import ExecutionError, InputCancelledError
 from flexray.runtime.poolclient import PoolClient
@@ -28,9 +30,12 @@ CLOSE_TIMEOUT_S = 2.0
 class Dispatcher:
     """The pools that this process uses. `process` is its identity at the controller."""
 
-    def __init__(self, process: str, controller: Any, is_connected: Callable[[], bool]) -> None:
+    def __init__(
+        self, process: str, find_controller: Callable[[], Any], is_connected: Callable[[], bool]
+    ) -> None:
         self.process = process
-        self.controller = controller
+        self._find_controller = find_controller
+        self.controller = find_controller()
         self._is_connected = is_connected
         self._clients: dict[str, PoolClient] = {}
         self._lock = threading.Lock()
@@ -120,9 +125,36 @@ class Dispatcher:
             self._watching = True
             self.follow(self.controller.watch.remote(), self._controller_lost)
 
-    def _controller_lost(self, _: Any) -> None:
+    def _controller_lost(self, error: Any) -> None:
         """The watch ends only when the controller is dead; its successor must hear from every pool."""
-        self._watching = False
-        self._watch_at = time.monotonic() + WATCH_PAUSE_S
+        if isinstance(error, ActorDiedError):
+            dead = self.controller
+            threading.Thread(target=self._succeed_controller, args=(dead,), daemon=True).start()
+        else:
+            self._watch_again()
+
+    def _watch_again(self) -> None:
         for client in list(self._clients.values()):
             client.controller_lost()
+        self._watch_at = time.monotonic() + WATCH_PAUSE_S
+        self._watching = False
+
+    def replace_controller(self, dead: Any) -> None:
+        """Find or start the successor of a controller that Ray will not restart: somebody has ended it.
+
+        Raises:
+            ExecutionError: None can be started.
+        """
+        with self._lock:
+            if self.controller is dead:
+                self.controller = self._find_controller()
+
+    def _succeed_controller(self, dead: Any) -> None:
+        try:
+            self.replace_controller(dead)
+        except Exception as error:
+            logger.exception("there is no controller any more")
+            for client in list(self._clients.values()):
+                client.close(error)
+                self.forget(client)
+        self._watch_again()

@@ -41,9 +41,8 @@ class Session:
         self.process = process_id()
         self.owns_ray = owns_ray
         """Whether this session started a Ray of its own, which then nobody else uses."""
-        self.controller = _find_controller()
         self._core_worker = _core_worker()
-        self.dispatcher = Dispatcher(self.process, self.controller, lambda: self.is_current)
+        self.dispatcher = Dispatcher(self.process, _find_controller, lambda: self.is_current)
         before_shutdown(self._close)
         self.environment = shipping.caller_environment()
         self.import_paths = tuple(shipping.import_paths())
@@ -102,16 +101,17 @@ class Session:
         while True:
             if not self.is_current:
                 raise ExecutionError("Ray was shut down meanwhile", "call ray.init() and start the app again")
+            controller = self.dispatcher.controller
             try:
-                return ray.get(getattr(self.controller, method).remote(*args))
+                return ray.get(getattr(controller, method).remote(*args))
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, Error) else error) from None
             except ray.exceptions.ActorUnavailableError as error:
                 if time.monotonic() > deadline:
-                    raise _controller_gone(error) from error
-            except ray.exceptions.ActorDiedError as error:
-                raise _controller_gone(error) from error
-            time.sleep(RETRY_PAUSE_S)
+                    raise _controller_away(error) from error
+                time.sleep(RETRY_PAUSE_S)
+            except ray.exceptions.ActorDiedError:
+                self.dispatcher.replace_controller(controller)
 
     def _pool_spec(self, app_id: str, function: FunctionSource, environment: Mapping[str, Any]) -> PoolSpec:
         own = function.config.runtime_env
@@ -127,10 +127,10 @@ class Session:
         )
 
 
-def _controller_gone(error: Exception) -> ExecutionError:
+def _controller_away(error: Exception) -> ExecutionError:
     return ExecutionError(
-        f"the controller is gone: {cause_of(error)}",
-        "end the apps that run, and start them again; the log of the actor flexray:controller may say more",
+        f"the controller did not come back within {RESTART_TIMEOUT_S:g} s: {cause_of(error)}",
+        "see that the head node is up; the log of the actor flexray:controller may say more",
     )
 
 

@@ -18,7 +18,7 @@ def sizing_for(mean_s: float) -> BatchSizing:
 def test_before_anything_has_finished_inputs_travel_alone() -> None:
     sizing = BatchSizing()
     assert sizing.inputs(deque(range(100)), 0, 1) == 1
-    assert sizing.times(1, 0.0) == (None, None)
+    assert sizing.times(1, 0.0) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_sizes_are_forgotten_with_their_inputs() -> None:
 
 
 def test_a_batch_is_overdue_at_four_times_its_time_and_not_before_forty_milliseconds() -> None:
-    assert sizing_for(1.0).times(3, 10.0) == (13.0, 10.0 + OVERDUE_FACTOR * 3.0)
-    assert sizing_for(0.001).times(1, 10.0) == (10.001, 10.0 + OVERDUE_FACTOR * BATCH_S)
+    assert sizing_for(1.0).times(3, 10.0) == (13.0, 13.75, 10.0 + OVERDUE_FACTOR * 3.0)
+    assert sizing_for(0.001).times(1, 10.0) == (10.001, 10.001 + BATCH_S, 10.0 + OVERDUE_FACTOR * BATCH_S)
 
 
 def test_the_mean_follows_what_batches_take_now() -> None:
