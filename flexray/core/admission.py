@@ -32,11 +32,23 @@ def occupied(*, waiting: int, unseen: int, assigned: int, idle_slots: int) -> Oc
     return Occupied(pending, assigned + max(pending, idle_slots))
 
 
-def admissible(open_asks: int, used: Occupied, limits: Limits) -> int:
-    """How many of `open_asks` fit within both limits, beside what is `used`."""
-    return max(0, min(open_asks, limits.pending - used.pending, limits.total - used.total))
+def admissible(calls: int, patient: int, used: Occupied, limits: Limits) -> int:
+    """How many inputs may wait beside what is `used`: calls first, then those of maps.
+
+    `patient` inputs, those of maps, fill nine tenths of a limit at most, for a map waits and a call does not.
+    With a limit of 20 and 15 waiting, 10 patient inputs and 1 call give 3: the call and 2 of the map.
+    """
+    free = min(limits.pending - used.pending, limits.total - used.total)
+    for_maps = min(_for_maps(limits.pending) - used.pending, _for_maps(limits.total) - used.total)
+    admitted = max(0, min(calls, free))
+    return admitted + max(0, min(patient, for_maps - admitted))
 
 
 def has_room(used: Occupied, limits: Limits) -> bool:
     """Whether maps may ask."""
-    return used.pending < ROOM_FRACTION * limits.pending and used.total < ROOM_FRACTION * limits.total
+    return used.pending < _for_maps(limits.pending) and used.total < _for_maps(limits.total)
+
+
+def _for_maps(limit: int) -> int:
+    """What maps may fill of a limit; one input at least, or a map would wait for ever."""
+    return max(1, int(ROOM_FRACTION * limit))

@@ -594,7 +594,12 @@ class Dispatch:
         if self._reporting.is_settled(self._tally, self.waiting, now):
             return
         standing = Standing(
-            self.waiting, self._busy, len(self._resting), len(self._held_back), bool(self._slots)
+            waiting=self.waiting,
+            assigned=self._busy,
+            resting=len(self._resting),
+            patient=len(self._asking_maps),
+            held_back=len(self._held_back),
+            holds_any=bool(self._slots),
         )
         next_in_s = NEXT_IN_S if self.last_reply is None else self.last_reply.next_in_s
         if self._reporting.is_due(self._tally, standing, next_in_s, now):

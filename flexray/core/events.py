@@ -76,6 +76,8 @@ class Report:
     """Held slots with anything sent and not returned."""
     resting: int = 0
     """Of the waiting, those in a retry's back-off: they count in the limits, not in the demand."""
+    patient: int = 0
+    """Of the open asks, those of maps: admitted last, and refused without harm."""
     held_back: int = 0
     """Inputs of maps that wait for room before they are asked for."""
     arrived: int = 0

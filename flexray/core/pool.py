@@ -210,7 +210,9 @@ class Pool:
         open_asks = caller.report.asked - caller.decided
         if open_asks <= 0 or self.recovering:
             return
-        caller.admitted += admissible(open_asks, self.callers.used, self.config.limits)
+        patient = min(caller.report.patient, open_asks)
+        calls = open_asks - patient
+        caller.admitted += admissible(calls, patient, self.callers.used, self.config.limits)
         caller.decided = caller.report.asked
         self.callers.recount(dispatcher_id, caller)
         self._changed[dispatcher_id] = None

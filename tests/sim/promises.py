@@ -151,7 +151,7 @@ STARTS_OF_40_WORLDS = 250
 
 def no_input_waits_behind_a_long_one() -> None:
     """A batch whose first input takes long gives the others back, though messages overtake each other."""
-    for seed in range(8):
+    for seed in range(40):
         world = World(Scenario(seed, callers=1, service_s=0.001, service_spread=0.0, slots=1))
         (caller,) = world.callers.values()
         world.at(0.0, lambda c=caller: c.submit(list(range(40)), patient=True))
@@ -275,6 +275,29 @@ def a_cancelled_input_is_interrupted() -> None:
         _played(world, 12.0)
 
 
+def a_restart_disturbs_nothing_that_runs() -> None:
+    """A caller runs inputs, another waits: the one keeps its lease, the other gets the slot when it is free."""
+    settings = AutoscalerSettings(max_containers=1)
+    for seed in range(4):
+        faults = Faults(restart_controller=1.0)
+        world = World(
+            Scenario(seed, callers=2, service_s=4.5, service_spread=0.0, settings=settings, faults=faults)
+        )
+        running, waiting = world.callers.values()
+        world.at(0.0, lambda c=running: c.submit([0], patient=False))
+        world.at(2.4, lambda c=waiting: c.submit([1], patient=False))
+        world.at(2.5, world.restart_controller)
+        _played(world, 5.0)
+        _promise(world.epoch == 2, "the controller did not restart")
+        held = list(running.dispatch._slots)
+        _promise(held == [(1 << 40) + 1], f"9: the caller whose input runs holds {held}")
+        listed = running.dispatch.last_reply
+        _promise(listed is not None and len(listed.leases) == 1, "9: its lease is not listed any more")
+        _played(world, 20.0)
+        _promise(world.bounces == 0, f"9: {world.bounces} batches bounced")
+        _promise(all(t.settled == [OK] for t in world.truth.values()), "9: an input has not settled")
+
+
 def a_restarted_controller_stops_nothing_that_is_held() -> None:
     """A caller holds an idle slot and stands still while the controller restarts and the window passes."""
     settings, faults = AutoscalerSettings(scaledown_window=2.0), Faults(restart_controller=1.0)
@@ -349,6 +372,7 @@ PROMISES: dict[str, Callable[[], None]] = {
         an_at_most_once_batch_that_nobody_remembers_is_lost,
         idle_slots_count_in_the_total,
         a_cancelled_input_is_interrupted,
+        a_restart_disturbs_nothing_that_runs,
         a_restarted_controller_stops_nothing_that_is_held,
         long_inputs_get_one_container_each_in_the_same_event,
         starts_that_fail_are_spaced_out,

@@ -53,6 +53,8 @@ def _plan_faults(world: World) -> None:
 
     def stall_caller() -> None:
         caller = rng.choice(list(world.callers.values()))
+        if faults.restart_controller and world.now < caller.stalled_until:
+            return  # One cut off for longer than a restarted controller waits is told to be dead.
         longest_s = 9.0 if faults.restart_controller else rng.choice((9.0, 9.0, LONGEST_STALL_S))
         caller.stalled_until = max(caller.stalled_until, world.now + rng.uniform(0.5, longest_s))
 

@@ -34,10 +34,24 @@ def test_as_many_are_admitted_as_fit_within_both_limits(
     asks: int, pending: int, total: int, limit: int, total_limit: int
 ) -> None:
     limits = Limits(pending=limit, total=total_limit)
-    admitted = admissible(asks, Occupied(pending, total), limits)
+    admitted = admissible(asks, 0, Occupied(pending, total), limits)
     assert 0 <= admitted <= asks
     assert admitted == 0 or (pending + admitted <= limit and total + admitted <= total_limit)
     assert admitted == asks or pending + admitted >= limit or total + admitted >= total_limit
+
+
+@pytest.mark.parametrize(
+    ("calls", "patient", "waiting", "admitted"),
+    [(1, 10, 15, 3), (0, 30, 0, 18), (30, 30, 0, 20), (3, 5, 18, 2), (0, 5, 18, 0), (0, 0, 3, 0)],
+)
+def test_maps_leave_a_tenth_of_the_limit_to_single_calls(
+    calls: int, patient: int, waiting: int, admitted: int
+) -> None:
+    assert admissible(calls, patient, Occupied(waiting, waiting), Limits(pending=20)) == admitted
+
+
+def test_a_map_is_admitted_however_small_the_limit() -> None:
+    assert admissible(0, 5, Occupied(), Limits(pending=1)) == 1
 
 
 @pytest.mark.parametrize(

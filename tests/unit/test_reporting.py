@@ -16,8 +16,8 @@ from flexray.core.reporting import (
     Tally,
 )
 
-IDLE = Standing(0, 0, 0, 0, holds_any=False)
-BUSY = Standing(4, 1, 0, 0, holds_any=True)
+IDLE = Standing(0, 0, 0, 0, 0, holds_any=False)
+BUSY = Standing(4, 1, 0, 0, 0, holds_any=True)
 
 
 def parked(tally: Tally, standing: Standing = BUSY) -> Reporting:
@@ -43,10 +43,10 @@ def test_one_that_uses_nothing_is_quiet() -> None:
     [
         (Tally(asked=1, arrived=1), BUSY, True),
         (Tally(seen=1), BUSY, True),
-        (Tally(), Standing(7, 1, 0, 0, holds_any=True), True),
-        (Tally(), Standing(6, 1, 0, 0, holds_any=True), False),
+        (Tally(), Standing(7, 1, 0, 0, 0, holds_any=True), True),
+        (Tally(), Standing(6, 1, 0, 0, 0, holds_any=True), False),
         (Tally(arrived=1), BUSY, False),
-        (Tally(), Standing(4, 0, 0, 0, holds_any=True), False),
+        (Tally(), Standing(4, 0, 0, 0, 0, holds_any=True), False),
     ],
 )
 def test_what_must_be_acted_on_is_reported_at_once(tally: Tally, standing: Standing, expected: bool) -> None:
@@ -122,7 +122,7 @@ def test_a_report_carries_the_state_and_what_came_up_since_the_last() -> None:
     reporting.returned(7, 0.5)
     reporting.add_service(100, 3.0, tuple(float(n) for n in range(100)))
     held = (Lease(8, "f#1"),)
-    told: Any = reporting.make(Tally(9, 5, 4, 3, 2), Standing(6, 1, 2, 3, holds_any=True), held, 0.0)
+    told: Any = reporting.make(Tally(9, 5, 4, 3, 2), Standing(6, 1, 2, 0, 3, holds_any=True), held, 0.0)
     assert (told.dispatcher_id, told.number, told.seen, told.held) == ("d", 1, 2, held)
     assert (told.arrived, told.asked, told.decided, told.admitted) == (9, 5, 4, 3)
     assert (told.waiting, told.assigned, told.resting, told.held_back) == (6, 1, 2, 3)

@@ -71,9 +71,9 @@ def test_sizes_are_forgotten_with_their_inputs() -> None:
     assert not sizing._large
 
 
-def test_a_batch_is_overdue_at_four_times_its_time_and_not_before_forty_milliseconds() -> None:
+def test_a_batch_is_late_a_quarter_beyond_its_time_and_overdue_at_four_times_or_forty_milliseconds() -> None:
     assert sizing_for(1.0).times(3, 10.0) == (13.0, 13.75, 10.0 + OVERDUE_FACTOR * 3.0)
-    assert sizing_for(0.001).times(1, 10.0) == (10.001, 10.001 + BATCH_S, 10.0 + OVERDUE_FACTOR * BATCH_S)
+    assert sizing_for(0.001).times(1, 10.0) == (10.001, 10.011, 10.0 + OVERDUE_FACTOR * BATCH_S)
 
 
 def test_the_mean_follows_what_batches_take_now() -> None:
