@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.events import PoolView, Sink
+from flexray.core.status import PoolView, Sink
 
 
 class Client(Protocol):

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from flexray.backend import Client
-from flexray.core.events import FAILED, OK
+from flexray.core.status import FAILED, OK
 from flexray.errors import InvalidError, SerializationError
 from flexray.outcome import exception_of
 from flexray.progress import MapProgress, shown_by_default

@@ -9,8 +9,8 @@ import copy
 from typing import Any
 
 from flexray.backend import Client
-from flexray.core.events import CANCELLED, FAILED, LOST, OK, REFUSED, PoolView
 from flexray.core.retry import LOSSES_MAX
+from flexray.core.status import CANCELLED, FAILED, LOST, OK, REFUSED, PoolView
 from flexray.errors import ContainerStartError, InputCancelledError, InputLostError, ResourceExhaustedError
 from flexray.serialization import unpack_exception, unpack_result
 

@@ -1,0 +1,1 @@
+"""FlexRay's tests."""

@@ -21,12 +21,6 @@ from heapq import heapify, heappop, heappush
 
 from flexray.config import Retries
 from flexray.core.events import (
-    CANCELLED,
-    FAILED,
-    LOST,
-    REFUSED,
-    START_FAILED,
-    UNSTARTED,
     BatchReclaimed,
     BatchReturned,
     BatchUnreached,
@@ -52,6 +46,7 @@ from flexray.core.events import (
 from flexray.core.reporting import NEXT_IN_S, Reporting, Standing, Tally
 from flexray.core.retry import retry_delay_s, runs_again_after_loss
 from flexray.core.sizing import AHEAD_S, BatchSizing
+from flexray.core.status import CANCELLED, FAILED, LOST, REFUSED, START_FAILED, UNSTARTED
 
 LINGER_S = 1.0
 """An idle lease is kept this long, so that calls in a loop cost one hop; under the shortest window (2 s)."""

@@ -16,23 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from flexray.config import AutoscalerSettings
-
-OK, FAILED, UNSTARTED, CANCELLED, LOST = range(5)
-"""Status of one input in an answer; one byte each, so that the answer to a batch is a `bytes`.
-
-FAILED: the function raised. UNSTARTED: the container did not begin it. LOST: an at-most-once input that may
-have run on a container which no longer knows it, or died with it.
-"""
-
-START_FAILED = 5
-"""Status given by the dispatcher alone: no container could start."""
-
-REFUSED = 6
-"""Status given by the dispatcher alone: the pool is at its limits; the input never ran."""
-
+from flexray.core.status import PoolView
 
 # Messages between a dispatcher and the controller: whole states, numbered (protocol rule 1).
 
@@ -94,20 +81,6 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolView:
-    """What a caller may be told about the pool while it waits; rides along with replies, wakes nobody."""
-
-    ready: int = 0
-    starting: int = 0
-    waiting: int = 0
-    pending_limit: int = 0
-    total: int = 0
-    """Waiting and running inputs, idle leased slots included."""
-    total_limit: int = 0
-    max_containers: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
     """The leases one dispatcher may use, and the verdict on what it asked for."""
 
@@ -124,7 +97,7 @@ class Reply:
     failure: object = None
     """Why no container can start; every input that waits here fails with it."""
     next_in_s: float = 0.25
-    view: PoolView = PoolView()
+    view: PoolView = field(default_factory=PoolView)
 
 
 # Events of a Dispatch.
@@ -266,13 +239,6 @@ class Settle:
     input_ids: Sequence[int]
     statuses: bytes
     payloads: Sequence[object]
-
-
-class Sink(Protocol):
-    """Whoever waits for inputs, at the other end of Settle."""
-
-    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
-        """These inputs are over; each is named once, on any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from flexray.core.events import CANCELLED, LOST, UNSTARTED
+from flexray.core.status import CANCELLED, LOST, UNSTARTED
 
 KEEP_ANSWER_S = 600.0
 LEASES_KEPT = 4096

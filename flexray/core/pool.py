@@ -24,7 +24,6 @@ from flexray.core.events import (
     NoticeChanged,
     PoolEffect,
     PoolEvent,
-    PoolView,
     ReleaseLease,
     Reply,
     Report,
@@ -35,6 +34,7 @@ from flexray.core.events import (
 )
 from flexray.core.ledger import LeaseOut, Ledger, State
 from flexray.core.scaling import Scaling
+from flexray.core.status import PoolView
 
 EPOCH = 1 << 40
 """Lease and reply numbers are epoch * EPOCH + count, so that they rise over controller restarts."""

@@ -22,8 +22,8 @@ from typing import Any
 import ray
 
 from flexray.context import RunningInput, current_input, enter_container
-from flexray.core.events import CANCELLED, FAILED, LOST, OK, UNSTARTED
 from flexray.core.occupancy import Arrival, BatchKey, Occupancy, Work
+from flexray.core.status import CANCELLED, FAILED, LOST, OK, UNSTARTED
 from flexray.errors import DeserializationError, FunctionTimeoutError
 from flexray.output import Stream
 from flexray.runtime.output import Capture, current_dispatcher

@@ -20,8 +20,6 @@ from flexray import output
 from flexray.config import FunctionConfig
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
-    CANCELLED,
-    FAILED,
     BatchReclaimed,
     BatchReturned,
     BatchUnreached,
@@ -33,7 +31,6 @@ from flexray.core.events import (
     ForgetContainer,
     InputsCancelled,
     InputsSubmitted,
-    PoolView,
     ReclaimBatch,
     ReplyReceived,
     Report,
@@ -42,9 +39,9 @@ from flexray.core.events import (
     SendBatch,
     SendReport,
     Settle,
-    Sink,
     Ticked,
 )
+from flexray.core.status import CANCELLED, FAILED, PoolView, Sink
 from flexray.errors import ExecutionError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.wire import (

@@ -16,7 +16,6 @@ from dataclasses import replace
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
-    OK,
     AnswerReport,
     BatchReturned,
     ContainerPlaced,
@@ -33,6 +32,7 @@ from flexray.core.events import (
     Ticked,
 )
 from flexray.core.pool import Pool, PoolConfig
+from flexray.core.status import OK
 
 SMALL = (10, 1)
 """Leases of each caller, callers."""

@@ -72,7 +72,7 @@ def running_cluster() -> Iterator[Cluster]:
 
     # Short, for the paths of sockets end at 107 characters.
     directory = Path(tempfile.mkdtemp(prefix="fr", dir="/tmp"))
-    with pytest.MonkeyPatch.context() as patch, _reaped(directory):
+    with pytest.MonkeyPatch.context() as patch, reaped(directory):
         _set_environment(patch, directory)
         context = ray.init(
             address="local",
@@ -95,7 +95,7 @@ def running_cluster() -> Iterator[Cluster]:
 
 
 @contextmanager
-def _reaped(directory: Path) -> Iterator[None]:
+def reaped(directory: Path) -> Iterator[None]:
     """Nothing of the cluster outlives the block, nor this process if that is killed."""
     command = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(directory)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as reaper:

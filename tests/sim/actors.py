@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
-    CANCELLED,
-    FAILED,
-    OK,
-    UNSTARTED,
     BatchReclaimed,
     BatchReturned,
     BatchUnreached,
@@ -26,6 +22,7 @@ from flexray.core.events import (
     Ticked,
 )
 from flexray.core.occupancy import Arrival, Occupancy, Work
+from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED
 from tests.sim.truth import Truth, Violation
 
 if TYPE_CHECKING:

@@ -9,9 +9,6 @@ from itertools import pairwise
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
-    LOST,
-    OK,
-    REFUSED,
     AnswerReport,
     BatchReturned,
     InputsSubmitted,
@@ -24,6 +21,7 @@ from flexray.core.events import (
 )
 from flexray.core.occupancy import KEEP_ANSWER_S, Occupancy
 from flexray.core.reporting import ASK_TIMEOUT_S
+from flexray.core.status import LOST, OK, REFUSED
 from tests.sim.invariants import Checks
 from tests.sim.scenarios import Faults, Scenario
 from tests.sim.truth import Violation
@@ -66,6 +64,19 @@ def a_map_waits_quietly_for_room() -> None:
     statuses = [truth.settled for truth in world.truth.values() if REFUSED in truth.settled]
     _promise(not statuses, f"4: {len(statuses)} inputs refused")
     _promise(mapping.reports_sent < 30, f"4: {mapping.reports_sent} reports within 5 s")
+
+
+def a_map_leaves_room_for_calls() -> None:
+    """A map far beyond the limit waits; the calls of others are admitted beside it."""
+    limits, settings = Limits(pending=20), AutoscalerSettings(max_containers=1)
+    world = World(Scenario(2, callers=2, limits=limits, settings=settings, service_s=1.0, service_spread=0.0))
+    mapping, calling = world.callers.values()
+    world.at(0.0, lambda: mapping.submit(list(range(100)), patient=True))
+    world.at(0.5, lambda: calling.submit([100], patient=False))
+    world.at(5.0, lambda: calling.submit([101], patient=False))
+    _played(world, 6.0)
+    refused = [truth.input_id for truth in world.truth.values() if REFUSED in truth.settled]
+    _promise(not refused, f"4: calls {refused} were refused beside a map")
 
 
 def callers_share_a_container_evenly() -> None:
@@ -246,7 +257,7 @@ def _with_a_slot() -> tuple[Dispatch, Lease]:
 
 
 def idle_slots_count_in_the_total() -> None:
-    """One caller uses its two idle slots while another asks for the whole limit: together they keep it."""
+    """One caller uses its idle slots while another asks for the whole limit: together they keep it."""
     settings = AutoscalerSettings(min_containers=2, max_containers=2)
     limits = Limits(total=4)
     world = World(
@@ -276,7 +287,7 @@ def a_cancelled_input_is_interrupted() -> None:
 
 
 def a_restart_disturbs_nothing_that_runs() -> None:
-    """A caller runs inputs, another waits: the one keeps its lease, the other gets the slot when it is free."""
+    """A caller runs inputs, another waits: it keeps its lease, the other gets the slot when free."""
     settings = AutoscalerSettings(max_containers=1)
     for seed in range(4):
         faults = Faults(restart_controller=1.0)
@@ -358,6 +369,7 @@ PROMISES: dict[str, Callable[[], None]] = {
     for promise in (
         admission_is_exact,
         a_map_waits_quietly_for_room,
+        a_map_leaves_room_for_calls,
         callers_share_a_container_evenly,
         a_dead_callers_slots_come_back,
         a_dead_callers_input_keeps_its_slot,

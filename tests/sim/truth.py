@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flexray.core.events import CANCELLED, FAILED, LOST, OK, REFUSED, START_FAILED, UNSTARTED
+from flexray.core.status import CANCELLED, FAILED, LOST, OK, REFUSED, START_FAILED, UNSTARTED
 from tests.sim.scenarios import Scenario
 
 ROUNDING_S = 1e-6

@@ -7,13 +7,6 @@ import pytest
 from flexray.config import Retries
 from flexray.core.dispatch import LINGER_S, REPEAT_S, RESEND_S, Dispatch
 from flexray.core.events import (
-    CANCELLED,
-    FAILED,
-    LOST,
-    OK,
-    REFUSED,
-    START_FAILED,
-    UNSTARTED,
     BatchReclaimed,
     BatchReturned,
     BatchUnreached,
@@ -31,6 +24,7 @@ from flexray.core.events import (
     Settle,
     Ticked,
 )
+from flexray.core.status import CANCELLED, FAILED, LOST, OK, REFUSED, START_FAILED, UNSTARTED
 
 
 class Hand:

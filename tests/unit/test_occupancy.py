@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from flexray.core.events import CANCELLED, LOST, OK, UNSTARTED
 from flexray.core.occupancy import KEEP_ANSWER_S, LEASES_KEPT, Arrival, Occupancy, Work
+from flexray.core.status import CANCELLED, LOST, OK, UNSTARTED
 
 
 def arrive(

@@ -1,0 +1,44 @@
+"""How an input ends, who is told of it, and what a caller may know of the pool.
+
+One rule: the few words that the API shares with the state machines; small, for `import flexray` takes it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+OK, FAILED, UNSTARTED, CANCELLED, LOST = range(5)
+"""Status of one input in an answer; one byte each, so that the answer to a batch is a `bytes`.
+
+FAILED: the function raised. UNSTARTED: the container did not begin it. LOST: an at-most-once input that may
+have run on a container which no longer knows it, or died with it.
+"""
+
+START_FAILED = 5
+"""Status given by the dispatcher alone: no container could start."""
+
+REFUSED = 6
+"""Status given by the dispatcher alone: the pool is at its limits; the input never ran."""
+
+
+class Sink(Protocol):
+    """Whoever waits for inputs, at the other end of Settle."""
+
+    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
+        """These inputs are over; each is named once, on any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What a caller may be told about the pool while it waits; rides along with replies, wakes nobody."""
+
+    ready: int = 0
+    starting: int = 0
+    waiting: int = 0
+    pending_limit: int = 0
+    total: int = 0
+    """Waiting and running inputs, idle leased slots included."""
+    total_limit: int = 0
+    max_containers: int | None = None
