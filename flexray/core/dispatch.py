@@ -63,11 +63,11 @@ class Batch:
     input_ids: tuple[int, ...]
     alone: bool
     """Sent by itself, so that a death of the container names its cause (rule 14)."""
-    ends_at: float | None
+    ends_at: float | None = None
     """When it should be over; None: an input of unknown length."""
-    late_at: float | None
+    late_at: float | None = None
     """From then on nothing is sent behind it, and what is there is asked back for a slot that is free."""
-    overdue_at: float | None
+    overdue_at: float | None = None
     """When its unstarted inputs are asked back in any case."""
     asked_back: bool = False
     accounted: bytearray | None = None
@@ -128,6 +128,7 @@ class Dispatch:
         self._sent_open = 0
         self._slots: dict[int, Slot] = {}
         self._free: dict[int, None] = {}  # The most recently used last.
+        self._doubled: dict[int, Slot] = {}  # Those with a batch ahead.
         self._held_of: dict[str, int] = {}
         self._busy = 0
         self._newest_lease = 0
@@ -379,17 +380,24 @@ class Dispatch:
         begins_at = now
         if slot.batches:
             begins_at = max(now, slot.batches[-1].ends_at or now)
+            self._doubled[slot.lease.number] = slot
         else:
             self._busy += 1
-        ends_at, late_at, overdue_at = self._sizing.times(len(input_ids), begins_at)
-        batch = Batch(batch_id, slot, input_ids, alone, ends_at, late_at, overdue_at)
+        batch = Batch(batch_id, slot, input_ids, alone)
         slot.batches.append(batch)
         self._batches[batch_id] = batch
         self._sent_open += len(input_ids)
-        if ends_at is not None and overdue_at is not None:
-            heappush(self._endings, (ends_at, batch_id))
-            heappush(self._overdue, (overdue_at, batch_id))
+        self._expect(batch, begins_at)
         self._effects.append(SendBatch(batch_id, slot.lease, input_ids, oldest_open=slot.batches[0].batch_id))
+
+    def _expect(self, batch: Batch, begins_at: float) -> None:
+        """Set the batch's clocks: it is sent to begin then, or the one before it is over only now."""
+        ends_at, late_at, overdue_at = self._sizing.times(len(batch.input_ids), begins_at)
+        if ends_at is None or late_at is None or overdue_at is None or batch.asked_back:
+            return
+        batch.ends_at, batch.late_at, batch.overdue_at = ends_at, late_at, overdue_at
+        heappush(self._endings, (ends_at, batch.batch_id))
+        heappush(self._overdue, (overdue_at, batch.batch_id))
 
     # Answers.
 
@@ -412,8 +420,10 @@ class Dispatch:
     def _end(self, batch: Batch, now: float, *, gone: bool = False) -> None:
         slot = batch.slot
         slot.batches.remove(batch)
+        self._doubled.pop(slot.lease.number, None)
         slot.leaving = slot.leaving or gone  # A lease whose batch came back unstarted is never sent on again.
         if slot.batches:
+            self._expect(slot.batches[0], now)
             return
         self._busy -= 1
         slot.idle_since = now
@@ -461,6 +471,7 @@ class Dispatch:
                     self._lose_input(batch.input_ids[position], event.cause, alone=batch.alone)
             self._busy -= bool(slot.batches)
             slot.batches.clear()
+            self._doubled.pop(slot.lease.number, None)
             self._give_back(slot, now)
 
     def _lose_input(self, input_id: int, cause: str, *, alone: bool) -> None:
@@ -534,10 +545,13 @@ class Dispatch:
         while self._endings and self._endings[0][1] not in self._batches:
             heappop(self._endings)  # Otherwise calls that never queue would leave theirs here for ever.
         while self._overdue and self._overdue[0][0] <= now:
-            batch = self._batches.get(heappop(self._overdue)[1])
-            if batch is not None and batch.slot.batches[0] is batch:
+            overdue_at, batch_id = heappop(self._overdue)
+            batch = self._batches.get(batch_id)
+            if batch is None or batch.overdue_at != overdue_at:
+                continue  # It is over, or began later than was expected.
+            if batch.slot.batches[0] is batch:
                 self._ask_back_slot(batch.slot, now)
-        if self._free and not self._queue and self._busy:
+        if self._free and not self._queue and self._doubled:
             self._ask_back_ahead(now)
         while self._repeats and self._repeats[0][0] <= now:
             self._repeat(heappop(self._repeats)[1], now)
@@ -555,11 +569,10 @@ class Dispatch:
 
     def _ask_back_ahead(self, now: float) -> None:
         """A slot is free: what was sent ahead behind a late batch could run there."""
-        for slot in self._slots.values():
-            if len(slot.batches) > 1:
-                first, ahead = slot.batches
-                if first.late_at is not None and first.late_at <= now and not ahead.asked_back:
-                    self._ask_back(ahead, now)
+        for slot in self._doubled.values():
+            first, ahead = slot.batches
+            if first.late_at is not None and first.late_at <= now and not ahead.asked_back:
+                self._ask_back(ahead, now)
 
     def _ask_back(self, batch: Batch, now: float) -> None:
         self._effects.append(ReclaimBatch(batch.batch_id, batch.slot.lease.container_id))

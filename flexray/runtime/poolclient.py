@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
 from flexray import output
 from flexray.config import FunctionConfig
@@ -203,7 +203,7 @@ class PoolClient:
 
     @property
     def is_idle(self) -> bool:
-        return self._dispatch.is_idle and not self._under_way
+        return self._gone is not None or (self._dispatch.is_idle and not self._under_way)
 
     def tick(self, now: float) -> None:
         """Run what is due, and fetch the output of what has been running for a while."""
@@ -395,7 +395,17 @@ class PoolClient:
     # To the controller.
 
     def _take_reply(self, report: Report, result: Any) -> None:
-        if isinstance(result, BaseException):
+        if isinstance(result, RayTaskError):
+            self._take(ReportReleased(report.number))
+            self.close(
+                ExecutionError(
+                    f"the controller cannot read what this process reports: {cause_of(result)}",
+                    "the head node needs the same version of flexray as this process; a controller that was "
+                    "started by another version ends with ray.kill of the actor flexray:controller",
+                )
+            )
+            self._dispatcher.forget(self)
+        elif isinstance(result, BaseException):
             self._take(ReportFailed(report.number))
         elif result is None:
             self._take(ReportReleased(report.number))

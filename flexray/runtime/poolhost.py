@@ -220,7 +220,7 @@ class PoolHost:
         handle = self._handles.get(container_id)
         while handle is None:  # The launcher has not come to it yet.
             await asyncio.sleep(0.01)
-            if container_id not in self.pool.ledger.containers:
+            if self.closed or container_id not in self.pool.ledger.containers:
                 return
             handle = self._handles.get(container_id)
         if placed:
