@@ -30,6 +30,7 @@ logger = logging.getLogger("flexray")
 CALLS_MAX = 1_000_000
 """Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
+WATCH_S = 600.0
 SILENT_FALLBACK_S = 60.0
 """A silent process of which Ray knows nothing is taken for dead after this long."""
 
@@ -115,8 +116,8 @@ class Controller:
         return await host.report(report)
 
     async def watch(self) -> None:
-        """Parked for ever: its failure tells a process that this controller is dead."""
-        await asyncio.Event().wait()
+        """Parked: its failure tells a process that this controller is dead. It ends, for callers die too."""
+        await asyncio.sleep(WATCH_S)
 
     async def hello(self, container_id: str) -> bool:
         """Whether a container that has been idle for long is still wanted."""

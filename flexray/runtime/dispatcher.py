@@ -123,11 +123,13 @@ class Dispatcher:
                 client.tick(now)
         if self._active and not self._watching and now >= self._watch_at:
             self._watching = True
-            self.follow(self.controller.watch.remote(), self._controller_lost)
+            self.follow(self.controller.watch.remote(), self._watch_ended)
 
-    def _controller_lost(self, error: Any) -> None:
-        """The watch ends only when the controller is dead; its successor must hear from every pool."""
-        if isinstance(error, ActorDiedError):
+    def _watch_ended(self, error: Any) -> None:
+        """It fails only when the controller is dead; the successor must hear from every pool."""
+        if not isinstance(error, BaseException):
+            self._watching = False
+        elif isinstance(error, ActorDiedError):
             dead = self.controller
             threading.Thread(target=self._succeed_controller, args=(dead,), daemon=True).start()
         else:

@@ -116,6 +116,8 @@ class PoolHost:
     def lose_dispatcher(self, dispatcher_id: str) -> None:
         self._held.pop(dispatcher_id, None)
         self.handle(DispatcherLost(dispatcher_id))
+        for key in [key for key in self._parked if key[0] == dispatcher_id]:
+            self._parked.pop(key).set_result(None)  # Nobody is there to read it.
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         self.handle(SettingsChanged(settings))

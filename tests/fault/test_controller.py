@@ -5,11 +5,27 @@ from __future__ import annotations
 import os
 
 import pytest
+import ray
 
 import flexray
-from tests.fault.actors import Actors, kill
+from tests.fault.actors import CONTROLLER, Actors, kill
 from tests.fault.runs import Runs
+from tests.integration.conftest import NAMESPACE, Cluster
 from tests.waiting import wait_until
+
+
+DRIVER = """
+import sys
+import ray, flexray
+ray.init(log_to_driver=False, logging_level="ERROR")
+app = flexray.App("at-once")
+work = app.function(cpu=0, name="work")(lambda x: x)
+print("ready", flush=True)
+sys.stdin.readline()
+with app.run():
+    assert list(work.map(range(20))) == list(range(20))
+print("passed", flush=True)
+"""
 
 
 def make_app(
@@ -80,6 +96,39 @@ def test_a_controller_killed_while_containers_start_starts_them(actors: Actors, 
         assert not runs.repeated()
         assert work.get_current_stats().settings.min_containers == 2
         assert len(actors.containers("starting")) <= 3
+
+
+def test_a_controller_that_somebody_ended_for_good_is_succeeded(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("succeeded", runs)
+    with app.run():
+        outputs = iter(work.map(range(200)))
+        results = [next(outputs) for _ in range(40)]
+        before = actors.containers("succeeded")
+        ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=True)
+        assert work.with_options(max_containers=1).remote(1000)[0] == 1000
+        results += outputs
+        assert [x for x, _ in results] == list(range(200))
+        assert not runs.repeated()
+        assert before.items() <= actors.containers("succeeded").items()
+        assert work.get_current_stats().settings.max_containers == 3
+    assert not actors.containers("succeeded")
+
+
+def test_drivers_that_start_at_once_on_a_fresh_cluster_share_one_controller(
+    cluster: Cluster, actors: Actors
+) -> None:
+    ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=True)
+    wait_until(lambda: CONTROLLER not in actors.alive())
+    drivers = [cluster.start_driver(DRIVER) for _ in range(3)]
+    for driver in drivers:
+        assert driver.stdout
+        assert driver.stdout.readline() == "ready\n"
+    for driver in drivers:
+        assert driver.stdin
+        driver.stdin.write("go\n")
+        driver.stdin.flush()
+    outputs = [driver.communicate(timeout=60)[0] for driver in drivers]
+    assert outputs == ["passed\n"] * 3
 
 
 def test_an_app_that_ends_while_the_controller_restarts_leaves_nothing(actors: Actors, runs: Runs) -> None:

@@ -19,7 +19,7 @@ from flexray.core.events import (
     StartContainer,
     Ticked,
 )
-from flexray.core.occupancy import KEEP_ANSWER_S, Occupancy
+from flexray.core.occupancy import KEEP_ANSWER_S, Arrival, Occupancy
 from flexray.core.reporting import ASK_TIMEOUT_S
 from flexray.core.status import LOST, OK, REFUSED
 from tests.sim.invariants import Checks
@@ -235,6 +235,14 @@ def a_free_slot_beside_an_open_ask_belongs_to_it() -> None:
     _promise(sent == 1, f"4: {sent} of 2 calls were sent without asking")
 
 
+def a_container_counts_its_own_slots() -> None:
+    """Whatever leases say, what does not fit goes back."""
+    occupancy = Occupancy(slots=1)
+    occupancy.arrive(("d", 1), 7, 1, 0.0, oldest_open=1, again=False, at_most_once=False)
+    arrival, _ = occupancy.arrive(("e", 1), 8, 1, 0.0, oldest_open=1, again=False, at_most_once=False)
+    _promise(arrival is Arrival.BOUNCES, "3: two batches run in one slot")
+
+
 def an_at_most_once_batch_that_nobody_remembers_is_lost() -> None:
     """A caller that stood still for longer than answers are kept sends its batch again: it may have run."""
     occupancy = Occupancy(slots=1)
@@ -381,6 +389,7 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_returned_lease_is_not_taken_again,
         an_old_reply_changes_nothing,
         a_free_slot_beside_an_open_ask_belongs_to_it,
+        a_container_counts_its_own_slots,
         an_at_most_once_batch_that_nobody_remembers_is_lost,
         idle_slots_count_in_the_total,
         a_cancelled_input_is_interrupted,

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sim.mutants import Mutant, all_mutants
 
-SEEDS = 80
+SEEDS = 200
 
 
 @pytest.mark.parametrize("mutant", all_mutants(), ids=lambda mutant: mutant.name.replace(" ", "-"))
