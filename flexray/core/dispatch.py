@@ -355,10 +355,19 @@ class Dispatch:
             else:
                 self._send(slot, self._take_queued(), now)
         while self._queue and self._endings and self._endings[0][0] <= now + AHEAD_S:
+            if self._more_comes:
+                break  # A batch ahead is in no hurry, and a full one costs no more messages.
             _, batch_id = heappop(self._endings)
             batch = self._batches.get(batch_id)
             if batch is not None and self._takes_ahead(batch, now):
                 self._send(batch.slot, self._take_queued(), now)
+
+    @property
+    def _more_comes(self) -> bool:
+        """The queue is short of a whole batch, and verdicts on further inputs are on their way."""
+        if not (self._asking_maps or self._asking_calls):
+            return False
+        return len(self._queue) < self._sizing.share(len(self._queue) + self._sent_open, len(self._slots))
 
     def _takes_ahead(self, batch: Batch, now: float) -> bool:
         slot = batch.slot

@@ -61,7 +61,12 @@ class BatchSizing:
                 self._large.pop(input_id, None)
 
     def inputs(self, queue: deque[int], sent: int, slots: int) -> int:
-        """How many inputs from the front of `queue` make the next batch; at least 1.
+        """How many inputs from the front of `queue` make the next batch; at least 1."""
+        size = min(len(queue), self.share(len(queue) + sent, slots))
+        return self._within_bytes(queue, size) if self._large and size > 1 else size
+
+    def share(self, total: int, slots: int) -> int:
+        """How many inputs a batch should have when `total` are queued or sent; at least 1.
 
         Never more than an even share of what is queued or sent over the slots and the batches ahead of them:
         1,000 inputs of 10 us on 2 slots travel as 4 batches of 250, so that no slot waits for an answer;
@@ -71,12 +76,11 @@ class BatchSizing:
         if mean_s is None:
             return 1
         size = BATCH_MAX if mean_s * BATCH_MAX <= BATCH_S else max(1, int(BATCH_S / mean_s))
-        total, slots = len(queue) + sent, max(1, slots)
+        slots = max(1, slots)
         share = -(-total // slots)
         if mean_s <= AHEAD_S and share * mean_s > MESSAGE_S:
             share = -(-total // (2 * slots))
-        size = min(size, len(queue), share)
-        return self._within_bytes(queue, size) if self._large and size > 1 else size
+        return max(1, min(size, share))
 
     def _within_bytes(self, queue: deque[int], size: int) -> int:
         total_bytes = 0

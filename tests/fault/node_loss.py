@@ -5,6 +5,7 @@ In a process of its own, for a process is connected to one cluster at a time.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -25,7 +26,7 @@ def main(folder: Path) -> None:
         head_node_args={"num_cpus": 0, "gcs_server_port": 0, "include_dashboard": False},
     )
     nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     runs = Runs(folder)
     app = flexray.App("nodes")
 
@@ -36,7 +37,7 @@ def main(folder: Path) -> None:
 
     with app.run():
         outputs = iter(work.map(range(800)))
-        results = []
+        results: list[tuple[int, str]] = []
         while len({node for _, node in results}) < 2:
             results.append(next(outputs))
         cluster.remove_node(nodes[0], allow_graceful=False)
@@ -45,7 +46,7 @@ def main(folder: Path) -> None:
     assert not runs.overlapping(), runs.overlapping()
     assert len(runs.repeated()) <= 4, runs.repeated()
     ray.shutdown()
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     print("passed", flush=True)  # noqa: T201
 
 

@@ -97,7 +97,7 @@ def test_a_caller_that_was_stopped_for_long_finishes_its_map(
     driver = start(cluster, "stopped", tmp_path, "assert list(work.map(range(200))) == list(range(200))")
     driver.send_signal(signal.SIGSTOP)
     try:
-        threading.Event().wait(8)  # How long it is stopped: past the 5 s after which it is cut off.
+        threading.Event().wait(7)  # Past the 5 s after which a silent caller loses its leases.
         assert actors.containers("stopped")
         running = len(runs.all())
         assert running < 150

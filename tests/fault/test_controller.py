@@ -13,7 +13,6 @@ from tests.fault.runs import Runs
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.waiting import wait_until
 
-
 DRIVER = """
 import sys
 import ray, flexray
