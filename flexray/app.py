@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from flexray import backend
 from flexray.config import FunctionOptions, FunctionSource, check_environment, check_name
@@ -39,6 +39,15 @@ class LocalEntrypoint:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it here, as a plain function."""
         return self.function(*args, **kwargs)
+
+
+class FunctionDecorator(Protocol):
+    """What `@app.function(...)` is: calls of an async function give what it returns, not a coroutine."""
+
+    @overload
+    def __call__(self, raw: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R]: ...
+    @overload
+    def __call__(self, raw: Callable[P, R], /) -> Function[P, R]: ...
 
 
 class App:
@@ -72,9 +81,7 @@ class App:
     def __reduce__(self) -> tuple[Any, ...]:
         return App, (self.name,)
 
-    def function(
-        self, *wrong: Any, **options: Unpack[FunctionOptions]
-    ) -> Callable[[Callable[P, R]], Function[P, R]]:
+    def function(self, *wrong: Any, **options: Unpack[FunctionOptions]) -> FunctionDecorator:
         """Make a function run in containers. Options: see `FunctionOptions`; all are checked here.
 
         Raises:
@@ -92,7 +99,7 @@ class App:
             self._add(function)
             return function
 
-        return decorate
+        return cast(FunctionDecorator, decorate)
 
     def _add(self, function: Function[..., Any]) -> None:
         if function.name in self.functions:

@@ -304,14 +304,14 @@ class Pool:
         if container is None or not container.is_starting:
             return
         self.ledger.set_state(container, State.STOPPING)
-        self.scaling.start_failed(event.failure, now, permanent=event.permanent)
+        self.scaling.start_failed(container, event.failure, now, permanent=event.permanent)
 
     def _lose_container(self, container_id: str, now: float) -> None:
         container = self.ledger.containers.get(container_id)
         if container is None:
             return
         if container.is_starting and not container.found:
-            self.scaling.start_failed("the container died while it was starting", now)
+            self.scaling.start_failed(container, "it died while it was starting", now)
         for lease in self.ledger.remove(container):
             caller = None if lease.holder is None else self.callers.get(lease.holder)
             if caller is not None and lease.holder is not None:

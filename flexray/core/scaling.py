@@ -72,6 +72,7 @@ class Scaling:
         self._name_container = name_container
         self._places = UNPLACED_MAX
         self._retry_at = 0.0
+        self._failed_at = 0.0
         self._decided_at = float("-inf")
         self._decided_demand = 0
         self._demand_since: float | None = None
@@ -92,8 +93,13 @@ class Scaling:
         container.idle_since = now
         self._ledger.set_state(container, State.READY)
 
-    def start_failed(self, failure: object, now: float, *, permanent: bool = False) -> None:
-        self.failed_starts += 1
+    def start_failed(
+        self, container: Container, failure: object, now: float, *, permanent: bool = False
+    ) -> None:
+        """Count a failed start: those that were under way together count as one, for they had one cause."""
+        if container.launched_at >= self._failed_at or not self.failed_starts:
+            self.failed_starts += 1
+            self._failed_at = now
         self.failure = failure
         self.broken = self.broken or permanent
         self._gives_up = self._gives_up or (self.failed_starts >= GIVE_UP_AFTER and not self.ever_ready)
@@ -208,7 +214,8 @@ class Scaling:
                 effects.append(self.stop(container))
                 unplaced = state is State.LAUNCHED
                 what = "Ray found no place for it" if unplaced else "its code was not loaded"
-                self.start_failed(f"{what} within startup_timeout={self._startup_timeout_s:g} s", now)
+                late = f"{what} within startup_timeout={self._startup_timeout_s:g} s"
+                self.start_failed(container, late, now)
                 self._gives_up = self._gives_up or (unplaced and not self._ledger.ready)
         return effects
 

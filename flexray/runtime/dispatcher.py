@@ -127,8 +127,8 @@ class Dispatcher:
 
     def _watch_ended(self, error: Any) -> None:
         """It fails only when the controller is dead; the successor must hear from every pool."""
-        if not isinstance(error, BaseException):
-            self._watching = False
+        if not isinstance(error, BaseException) or not self._active:
+            self._watching = False  # Where nothing is under way, a controller is found when there is.
         elif isinstance(error, ActorDiedError):
             dead = self.controller
             threading.Thread(target=self._succeed_controller, args=(dead,), daemon=True).start()

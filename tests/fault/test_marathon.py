@@ -1,4 +1,7 @@
-"""Minutes of random deaths under steady work: `make fault`. FLEXRAY_FAULT_SEED repeats the order of deaths."""
+"""Minutes of random deaths under steady work; run by `make fault`.
+
+FLEXRAY_FAULT_SEED repeats the order of the deaths, FLEXRAY_FAULT_S says how many seconds it lasts.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
 import ray
@@ -18,16 +23,55 @@ from tests.fault.runs import Runs
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.waiting import wait_until
 
-MINUTES_S = float(os.environ.get("FLEXRAY_FAULT_S", "180"))
+LASTS_S = float(os.environ.get("FLEXRAY_FAULT_S", "180"))
 SEED = int(os.environ.get("FLEXRAY_FAULT_SEED") or random.SystemRandom().randrange(10**6))
 
 
+@dataclass
+class Mapper:
+    """A thread that maps one batch of names after another until it is told to end."""
+
+    work: Callable[[list[str]], list[str]]
+    name: str
+    count: int
+    until: float
+    finished: int = 0
+    failure: BaseException | None = None
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        turn = 0
+        try:
+            while time.monotonic() < self.until:
+                turn += 1
+                names = [f"{self.name}-{turn}-{x}" for x in range(self.count)]
+                assert self.work(names) == names
+                self.finished += self.count
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def kill_some(actors: Actors, chance: random.Random) -> set[int]:
+    """Perhaps the controller, perhaps a container; returns their processes."""
+    alive = actors.alive()
+    victims = [alive[CONTROLLER]] if CONTROLLER in alive and chance.random() < 0.3 else []
+    containers = sorted(pid for name, pid in alive.items() if "#" in name)
+    if containers and chance.random() < 0.8:
+        victims.append(chance.choice(containers))
+    victims = [pid for pid in victims if not is_gone(pid)]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    return set(victims)
+
+
 @pytest.mark.long
-@pytest.mark.timeout(MINUTES_S + 300)
-def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(
-    actors: Actors, runs: Runs, record_property: pytest.RecordProperty
-) -> None:
-    record_property("seed", SEED)
+@pytest.mark.timeout(LASTS_S + 300)
+def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(actors: Actors, runs: Runs) -> None:
     app = flexray.App("marathon")
 
     @app.function(cpu=0, max_containers=4)
@@ -36,71 +80,34 @@ def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(
             return name
 
     @app.function(cpu=0, max_containers=2)
-    def relay(name: str) -> list[str]:
-        names = [f"{name}-{x}-{os.getpid()}" for x in range(30)]
+    def relay(name: str) -> str:
+        names = [f"{name}-{x}-{os.getpid()}-{time.monotonic_ns()}" for x in range(30)]
         assert list(work.map(names, [0.02] * 30)) == names
-        return names
+        return name
 
-    until = time.monotonic() + MINUTES_S
-    failures: list[BaseException] = []
-    finished = 0
-
-    def keep_mapping(number: int, lasting_s: float, count: int) -> None:
-        nonlocal finished
-        turn = 0
-        try:
-            while time.monotonic() < until:
-                turn += 1
-                names = [f"{number}-{turn}-{x}" for x in range(count)]
-                assert list(work.map(names, [lasting_s] * count)) == names
-                finished += count
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    def keep_relaying() -> None:
-        turn = 0
-        try:
-            while time.monotonic() < until:
-                turn += 1
-                assert len(list(relay.map([f"r-{turn}-{x}" for x in range(4)]))) == 4
-        except BaseException as error:
-            failures.append(error)
-            raise
-
+    until = time.monotonic() + LASTS_S
     killed: set[int] = set()
-    threads = [
-        threading.Thread(target=keep_mapping, args=(0, 0.0, 500)),
-        threading.Thread(target=keep_mapping, args=(1, 0.01, 100)),
-        threading.Thread(target=keep_mapping, args=(2, 0.2, 10)),
-        threading.Thread(target=keep_relaying),
-    ]
     chance = random.Random(SEED)
     with app.run():
-        for thread in threads:
-            thread.start()
-        while time.monotonic() < until and not failures:
-            threading.Event().wait(chance.uniform(0.2, 3))
-            alive = actors.alive()
-            victims = [alive[CONTROLLER]] if CONTROLLER in alive and chance.random() < 0.3 else []
-            containers = sorted(pid for name, pid in alive.items() if "#" in name)
-            if containers and chance.random() < 0.8:
-                victims.append(chance.choice(containers))
-            for pid in victims:
-                if not is_gone(pid):
-                    killed.add(pid)
-                    os.kill(pid, signal.SIGKILL)
-        for thread in threads:
-            thread.join(timeout=120)
-            assert not thread.is_alive(), f"seed {SEED}: a map hangs"
-        assert not failures, f"seed {SEED}"
+        mappers = [
+            Mapper(lambda names: list(work.map(names, kwargs={"lasting_s": 0.0})), "0", 500, until),
+            Mapper(lambda names: list(work.map(names, kwargs={"lasting_s": 0.01})), "1", 100, until),
+            Mapper(lambda names: list(work.map(names, kwargs={"lasting_s": 0.2})), "2", 10, until),
+            Mapper(lambda names: list(relay.map(names)), "r", 4, until),
+        ]
+        while time.monotonic() < until and not any(mapper.failure for mapper in mappers):
+            threading.Event().wait(chance.uniform(0.2, 3))  # Until the next death.
+            killed |= kill_some(actors, chance)
+        for mapper in mappers:
+            mapper.thread.join(timeout=120)
+        assert not any(mapper.thread.is_alive() for mapper in mappers), f"seed {SEED}: a map hangs"
+        assert [mapper.failure for mapper in mappers] == [None] * 4, f"seed {SEED}"
         wait_until(lambda: work.get_current_stats().backlog == 0, timeout_s=30)
-    assert finished > 10 * MINUTES_S
-    assert len(killed) > MINUTES_S / 10
+    assert sum(mapper.finished for mapper in mappers) > 10 * LASTS_S
+    assert len(killed) > LASTS_S / 10
     touched = {run.name for run in runs.all() if run.pid in killed}
     assert runs.repeated() <= touched, f"seed {SEED}"
     assert not runs.overlapping(), f"seed {SEED}"
-    assert {run.pid for run in runs.unended()} <= killed, f"seed {SEED}"
     assert all(is_gone(run.pid) for run in runs.all())
     assert set(actors.alive()) <= {CONTROLLER}
 

@@ -52,6 +52,18 @@ def stops(effects: list[PoolEffect]) -> list[str]:
     return [effect.container_id for effect in effects if isinstance(effect, StopContainer)]
 
 
+def launched_at(now: float) -> Container:
+    return Container("f#0", State.LOADING, launched_at=now, idle_since=now)
+
+
+def test_starts_that_fail_together_count_once() -> None:
+    hand = Hand()
+    for _ in range(GIVE_UP_AFTER):
+        hand.scaling.start_failed(launched_at(0.0), "the node died", 1.0)
+    assert hand.scaling.failed_starts == 1
+    assert not hand.scaling.take_give_up()
+
+
 def test_a_waiting_input_starts_a_container_at_once() -> None:
     hand = Hand()
     hand.demand(1)
@@ -147,8 +159,9 @@ def test_after_failed_starts_one_is_tried_at_a_time_with_growing_pauses() -> Non
     for container in list(hand.ledger.containers.values())[1:]:
         hand.ledger.remove(container)
     for _ in range(GIVE_UP_AFTER):
-        hand.ledger.remove(next(iter(hand.ledger.containers.values())))
-        hand.scaling.start_failed("broken", now)
+        container = next(iter(hand.ledger.containers.values()))
+        hand.ledger.remove(container)
+        hand.scaling.start_failed(container, "broken", now)
         failed_at = now
         while not (started := starts(hand.run(now))):
             now += 0.25
@@ -164,7 +177,7 @@ def test_a_container_that_becomes_ready_ends_the_pause_and_the_row_of_failures()
     hand.demand(2)
     hand.run(0.0)
     hand.ledger.remove(hand.container(1))
-    hand.scaling.start_failed("broken", 0.1)
+    hand.scaling.start_failed(launched_at(0.0), "broken", 0.1)
     hand.make_ready(0.2)
     assert (hand.scaling.failed_starts, hand.scaling.failure) == (0, None)
     hand.demand(4)
@@ -176,14 +189,15 @@ def test_failed_starts_are_not_given_up_where_a_container_was_ever_ready() -> No
     hand.demand(1)
     hand.run(0.0)
     hand.make_ready(0.1)
-    for _ in range(GIVE_UP_AFTER):
-        hand.scaling.start_failed("broken", 1.0)
+    for number in range(GIVE_UP_AFTER):
+        hand.scaling.start_failed(launched_at(float(number)), "broken", float(number))
+    assert hand.scaling.failed_starts == GIVE_UP_AFTER
     assert not hand.scaling.take_give_up()
 
 
 def test_code_that_can_never_be_loaded_is_given_up_at_once_and_starts_nothing() -> None:
     hand = Hand()
-    hand.scaling.start_failed("does not unpickle", 0.0, permanent=True)
+    hand.scaling.start_failed(launched_at(0.0), "does not unpickle", 0.0, permanent=True)
     assert hand.scaling.take_give_up()
     hand.demand(5)
     assert not hand.run(100.0)
