@@ -26,8 +26,10 @@ logger = logging.getLogger("flexray")
 
 OUTSTANDING_MAX = 1000
 """Inputs of one map that are not over; the guide's limit."""
-CHUNK_MIN = 64
-"""While outputs are ready, inputs are read only where there is room for so many: one ask for all of them."""
+CHUNK = OUTSTANDING_MAX // 4
+"""Inputs are read where there is room for so many, so that one ask does for all of them..."""
+CHUNK_S = 0.003
+"""...or this long after the last ones, where no output is ready."""
 READ_S = 0.002
 """How long inputs are read before outputs are looked at again, so that a slow iterator delays nothing."""
 LOOK_EVERY_S = 0.2
@@ -119,6 +121,7 @@ class Map:
         self._done = 0
         self._local_ids = 0
         self._exhausted = False
+        self._fed_at = float("-inf")
         self.wake: Callable[[], None] = lambda: None
         """Called when outcomes have arrived."""
         shown = shown_by_default() if options.progress is None else options.progress
@@ -170,14 +173,20 @@ class Map:
 
     @property
     def _wants_inputs(self) -> bool:
-        return not self._exhausted and self._room >= (CHUNK_MIN if self._ready else 1)
+        if self._exhausted or not self._room:
+            return False
+        late = not self._ready and time.perf_counter() - self._fed_at >= CHUNK_S
+        return late or self._room >= CHUNK
 
     @property
     def _must_wait(self) -> bool:
         """Nothing to give and nothing to read."""
-        if self._ready or self._over:
-            return False
-        return self._exhausted or not self._room
+        return not (self._ready or self._over or self._wants_inputs)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for outcomes before looking at the inputs again."""
+        return LOOK_EVERY_S if self._exhausted or not self._room else CHUNK_S
 
     @property
     def _over(self) -> bool:
@@ -201,6 +210,7 @@ class Map:
                 self._exhausted = read < room
         finally:
             self._submit(prepared)
+            self._fed_at = clock()
 
     def _take_unpackable(self, error: SerializationError, prepared: list[Any]) -> None:
         """Arguments that cannot be packed are that input's failure."""
@@ -235,7 +245,7 @@ class Map:
                     self._feed(inputs)
                 self._absorb()
                 if self._must_wait:
-                    arrived.wait(LOOK_EVERY_S)
+                    arrived.wait(self._patience_s)
                     self._absorb()
                 self._show()
                 while self._ready:
@@ -267,10 +277,11 @@ class Map:
                     self._feed(inputs) if reader is None else self._feed_from(reader)
                 self._absorb()
                 if reader is not None and not self._ready and not self._over:
-                    await _first_of(arrived, reader if self._wants_inputs else None)
+                    wanted = reader if self._wants_inputs else None
+                    await _first_of(arrived, wanted, LOOK_EVERY_S if wanted else self._patience_s)
                     self._absorb()
                 elif self._must_wait:
-                    await _first_of(arrived, None)
+                    await _first_of(arrived, None, self._patience_s)
                     self._absorb()
                 self._show()
                 while self._ready:
@@ -342,14 +353,14 @@ class _AsyncReader:
             self._task.cancel()
 
 
-async def _first_of(arrived: Any, reader: _AsyncReader | None) -> None:
+async def _first_of(arrived: Any, reader: _AsyncReader | None, patience_s: float) -> None:
     """Wait for outcomes, for the next input if one is wanted, or for the time to look."""
     import asyncio  # noqa: PLC0415
 
     waits = {asyncio.ensure_future(arrived.wait())}
     if reader is not None and reader.task is not None:
         waits.add(reader.task)
-    _, pending = await asyncio.wait(waits, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+    _, pending = await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in pending:
         if reader is None or wait is not reader.task:
             wait.cancel()

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from flexray.config import Retries
+from flexray.core.asking import Asking
+from flexray.core.batch import Batch, Slot
 from flexray.core.events import (
     BatchReclaimed,
     BatchReturned,
@@ -56,54 +57,6 @@ RESEND_S = 0.2
 """Pause before a batch whose call failed is sent again, same id, same container (rule 7)."""
 
 
-@dataclass(slots=True)
-class Batch:
-    batch_id: int
-    slot: Slot
-    input_ids: tuple[int, ...]
-    alone: bool
-    """Sent by itself, so that a death of the container names its cause (rule 14)."""
-    ends_at: float | None = None
-    """When it should be over; None: an input of unknown length."""
-    late_at: float | None = None
-    """From then on nothing is sent behind it, and what is there is asked back for a slot that is free."""
-    overdue_at: float | None = None
-    """When its unstarted inputs are asked back in any case."""
-    asked_back: bool = False
-    accounted: bytearray | None = None
-    """Position to 1 where an input has already moved on; None: none has."""
-    cancels: list[int] = field(default_factory=list)
-    """Positions that the caller gave up."""
-
-    def is_open(self, position: int) -> bool:
-        return self.accounted is None or not self.accounted[position]
-
-    def account(self, position: int) -> None:
-        if self.accounted is None:
-            self.accounted = bytearray(len(self.input_ids))
-        self.accounted[position] = 1
-
-    def open_positions(self) -> Sequence[int]:
-        if self.accounted is None:
-            return range(len(self.input_ids))
-        return [i for i, done in enumerate(self.accounted) if not done]
-
-    @property
-    def may_have_unstarted(self) -> bool:
-        """Whether more is open than one input that runs; two batches may have overtaken each other."""
-        return len(self.slot.batches) > 1 or len(self.open_positions()) > 1
-
-
-@dataclass(slots=True)
-class Slot:
-    lease: Lease
-    idle_since: float
-    batches: list[Batch] = field(default_factory=list)
-    """The batch under way and at most one ahead."""
-    leaving: bool = False
-    """No longer listed, or to be shared: given back when its batches are over."""
-
-
 class Dispatch:
     """One caller's side of one pool.
 
@@ -116,10 +69,8 @@ class Dispatch:
     ) -> None:
         self._retries = retries
         self._at_most_once = at_most_once
-        self._held_back: deque[int] = deque()
-        self._asking_calls: deque[int] = deque()
-        self._asking_maps: deque[int] = deque()
-        self._asking_ghosts = 0  # Asked for, then cancelled: their verdicts still come.
+        self._tally = Tally()
+        self._asking = Asking(self._tally)
         self._queue: deque[int] = deque()
         self._alone: deque[int] = deque()
         self._resting: list[tuple[float, int]] = []
@@ -137,8 +88,6 @@ class Dispatch:
         self._endings: list[tuple[float, int]] = []
         self._overdue: list[tuple[float, int]] = []
         self._repeats: list[tuple[float, int]] = []
-        self._room = True
-        self._tally = Tally()
         self._keep: int | None = None
         self._effects: list[DispatchEffect] = []
         self._sizing = BatchSizing()
@@ -162,8 +111,8 @@ class Dispatch:
     @property
     def is_idle(self) -> bool:
         """Nothing to do and nothing held: no event but a new input can change anything."""
-        unplaced = self._held_back or self._asking_calls or self._asking_maps or self._asking_ghosts
-        return not (self._slots or self.waiting or unplaced) and self._reporting.is_quiet
+        nothing = self._asking.is_empty and not (self._slots or self.waiting)
+        return nothing and self._reporting.is_quiet
 
     @property
     def has_free_slot(self) -> bool:
@@ -173,7 +122,7 @@ class Dispatch:
         """
         if self._queue or self._alone:
             return False
-        return len(self._free) > len(self._asking_calls) + len(self._asking_maps) + self._asking_ghosts
+        return len(self._free) > self._asking.open_asks
 
     def attempt(self, input_id: int) -> int:
         """Number of the attempt under way, from 1."""
@@ -188,7 +137,7 @@ class Dispatch:
     @property
     def held_back(self) -> int:
         """Inputs of maps that wait for room before they are asked for."""
-        return len(self._held_back)
+        return self._asking.held_back
 
     def set_size(self, input_id: int, size_bytes: int) -> None:
         """Tell the packed size of an input before it is submitted; small ones need not be told."""
@@ -236,23 +185,11 @@ class Dispatch:
         input_ids = event.input_ids
         self._tally.arrived += len(input_ids)
         if self.has_free_slot:
-            open_asks = len(self._asking_calls) + len(self._asking_maps) + self._asking_ghosts
-            direct = min(len(self._free) - open_asks, len(input_ids))
+            direct = min(len(self._free) - self._asking.open_asks, len(input_ids))
             self._queue.extend(input_ids[:direct])
             self._pump(now)
             input_ids = input_ids[direct:]
-        if not event.patient:
-            self._asking_calls.extend(input_ids)
-            self._tally.asked += len(input_ids)
-        else:
-            self._held_back.extend(input_ids)
-            self._ask_for_maps()
-
-    def _ask_for_maps(self) -> None:
-        if self._room and self._held_back:
-            self._tally.asked += len(self._held_back)
-            self._asking_maps.extend(self._held_back)
-            self._held_back.clear()
+        self._asking.ask(input_ids, patient=event.patient)
 
     def _take_reply(self, event: ReplyReceived, now: float) -> None:
         reply = event.reply
@@ -262,32 +199,15 @@ class Dispatch:
             return  # Late or repeated.
         self._tally.seen = reply.number
         self.last_reply = reply
-        self._take_verdicts(reply.decided, reply.admitted)
-        self._room = reply.room
+        admitted, refused = self._asking.take_verdicts(reply.decided, reply.admitted)
+        self._queue.extend(admitted)
+        self._settle(refused, REFUSED, None)
         self._take_leases(reply.leases, now)
         self._keep = reply.keep
         self._share(now)
         if reply.failure is not None:
             self._fail_waiting(reply.failure)
-        self._ask_for_maps()
-
-    def _take_verdicts(self, decided: int, admitted: int) -> None:
-        """The counts name nobody: admissions go to calls first, refusals to maps first, which ask again."""
-        tally = self._tally
-        admissions = max(0, admitted - tally.admitted)
-        refusals = max(0, decided - tally.decided - admissions)
-        tally.decided, tally.admitted = max(decided, tally.decided), max(admitted, tally.admitted)
-        for asking in (self._asking_calls, self._asking_maps):
-            taken = min(admissions, len(asking))
-            self._queue.extend(asking.popleft() for _ in range(taken))
-            admissions -= taken
-        self._asking_ghosts -= min(self._asking_ghosts, admissions)
-        ghosts = min(self._asking_ghosts, refusals)
-        self._asking_ghosts -= ghosts
-        back = min(len(self._asking_maps), refusals - ghosts)
-        self._held_back.extend(self._asking_maps.popleft() for _ in range(back))
-        refused = [self._asking_calls.popleft() for _ in range(refusals - ghosts - back)]
-        self._settle(refused, REFUSED, None)
+        self._asking.set_room(room=reply.room)
 
     # Leases.
 
@@ -365,7 +285,7 @@ class Dispatch:
     @property
     def _more_comes(self) -> bool:
         """The queue is short of a whole batch, and verdicts on further inputs are on their way."""
-        if not (self._asking_maps or self._asking_calls):
+        if not self._asking.open_asks:
             return False
         return len(self._queue) < self._sizing.share(len(self._queue) + self._sent_open, len(self._slots))
 
@@ -494,15 +414,10 @@ class Dispatch:
     # Giving up.
 
     def _cancel(self, input_ids: set[int], now: float) -> None:
-        for asking in (self._asking_calls, self._asking_maps):
-            self._asking_ghosts += sum(i in input_ids for i in asking)
-        found: list[int] = []
-        for name in ("_held_back", "_asking_calls", "_asking_maps", "_queue", "_alone"):
-            place: deque[int] = getattr(self, name)
-            dropped = [i for i in place if i in input_ids]
-            if dropped:
-                found += dropped
-                setattr(self, name, deque(i for i in place if i not in input_ids))
+        found = self._asking.drop(input_ids)
+        found += [i for i in (*self._queue, *self._alone) if i in input_ids]
+        self._queue = deque(i for i in self._queue if i not in input_ids)
+        self._alone = deque(i for i in self._alone if i not in input_ids)
         found += [i for _, i in self._resting if i in input_ids]
         self._resting = [(due, i) for due, i in self._resting if i not in input_ids]
         heapify(self._resting)
@@ -525,11 +440,9 @@ class Dispatch:
 
     def _fail_waiting(self, failure: object) -> None:
         """No container can start: whatever waits here, asked for or not, fails with the start's error."""
-        self._asking_ghosts += len(self._asking_calls) + len(self._asking_maps)
-        places = (self._held_back, self._asking_calls, self._asking_maps, self._queue, self._alone)
-        failed = [i for place in places for i in place] + [i for _, i in self._resting]
-        for place in places:
-            place.clear()
+        failed = [*self._asking.drop(), *self._queue, *self._alone, *(i for _, i in self._resting)]
+        self._queue.clear()
+        self._alone.clear()
         self._resting.clear()
         self._settle(failed, START_FAILED, failure)
 
@@ -614,8 +527,8 @@ class Dispatch:
             waiting=self.waiting,
             assigned=self._busy,
             resting=len(self._resting),
-            patient=len(self._asking_maps),
-            held_back=len(self._held_back),
+            patient=self._asking.patient,
+            held_back=self._asking.held_back,
             holds_any=bool(self._slots),
         )
         next_in_s = NEXT_IN_S if self.last_reply is None else self.last_reply.next_in_s

@@ -21,8 +21,8 @@ AHEAD_S = 0.050
 LATE_SHARE = 0.25
 """A batch is late when it takes this part more than its time, 10 ms at least."""
 OVERDUE_FACTOR = 4
-MESSAGE_S = 0.001
-"""What a message costs: batches ahead that carry less work than this are not worth theirs."""
+MESSAGE_S = 0.003
+"""Work for which a batch is not split in two to have one ahead: a message costs about 1 ms of processors."""
 _MEMORY = 0.8
 """What remains of the older batches' weight in the mean when a new batch has returned."""
 

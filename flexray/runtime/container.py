@@ -109,10 +109,11 @@ class Container:
         self._threads = [_Slot() for _ in range(slots)]
         self._user_loop: asyncio.AbstractEventLoop | None = None
         self._ran_at = time.monotonic()
-        self._loaded: LoadAnswer | None = None
+        self._loading: asyncio.Task[LoadAnswer] | None = None
         register_reference_type(ray.ObjectRef)
         if hide_gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing where num_gpus is 0.
+        self._start_thread(self._say_hello, "hello")
 
     # Life.
 
@@ -123,13 +124,18 @@ class Container:
     @ray.method(concurrency_group="control")
     async def load(self) -> LoadAnswer:
         """Load the user's code; again after a controller's restart, when it tells the leases in use."""
-        if self._loaded is None:
-            loop = asyncio.get_running_loop()
-            self._loaded = await loop.run_in_executor(None, self._load)
-            if self._loaded.ready:
-                self._tasks = [loop.create_task(self._say_hello()), loop.create_task(self._watch_timeouts())]
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().create_task(self._load_once())
+        loaded = await asyncio.shield(self._loading)
         with self._lock:
-            return self._loaded._replace(busy=self._occupancy.busy)
+            return loaded._replace(busy=self._occupancy.busy)
+
+    async def _load_once(self) -> LoadAnswer:
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(None, self._load)
+        if loaded.ready:
+            self._watch = loop.create_task(self._watch_timeouts())
+        return loaded
 
     def _load(self) -> LoadAnswer:
         try:
@@ -169,13 +175,16 @@ class Container:
         """Exit; only called when no lease is out."""
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
-    async def _say_hello(self) -> None:
-        """Exit when nothing has run for a while and the controller does not know this container."""
+    def _say_hello(self) -> None:
+        """Exit when nothing has run for a while and the controller does not know this container.
+
+        On a thread, from birth: one that nobody ever loads must not stay either.
+        """
         while True:
-            await asyncio.sleep(HELLO_S / 4)
+            time.sleep(HELLO_S / 4)
             if self._has_run_lately:
                 continue
-            known = await self._is_known()
+            known = self._is_known()
             if not known and not self._has_run_lately:
                 os._exit(0)
             self._ran_at = time.monotonic()
@@ -184,15 +193,15 @@ class Container:
     def _has_run_lately(self) -> bool:
         return time.monotonic() - self._ran_at < HELLO_S or bool(self._occupancy.busy)
 
-    async def _is_known(self) -> bool:
+    def _is_known(self) -> bool:
         """What the controller says; no answer for a minute, in which it had time to restart, is a no."""
         until = time.monotonic() + HELLO_S
         while time.monotonic() < until:
             try:
                 controller = ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
-                return await asyncio.wait_for(_awaited(controller.hello.remote(self._name)), HELLO_S)
-            except (ValueError, TimeoutError, ray.exceptions.RayError):
-                await asyncio.sleep(HELLO_S / 12)
+                return bool(ray.get(controller.hello.remote(self._name), timeout=HELLO_S))
+            except (ValueError, ray.exceptions.RayError):
+                time.sleep(HELLO_S / 12)
         return False
 
     # Batches.
@@ -431,10 +440,6 @@ def _note_time(work: Work, seconds: float) -> None:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-async def _awaited(ref: Any) -> Any:
-    return await ref
 
 
 def _not_loaded() -> None:

@@ -155,7 +155,7 @@ class Dispatcher:
         try:
             self.replace_controller(dead)
         except Exception as error:
-            logger.exception("there is no controller any more")
+            logger.error("there is no controller any more: %s", error)  # noqa: TRY400  # It tells all.
             for client in list(self._clients.values()):
                 client.close(error)
                 self.forget(client)

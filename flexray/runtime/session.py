@@ -215,11 +215,18 @@ def _find_controller() -> Any:
             "see that the head node is up and that flexray is installed there",
         ) from error
     except ray.exceptions.RayActorError as error:
-        raise ExecutionError(
-            f"the controller does not start on the head node: {error}",
-            "the head node needs the same version of flexray as this process",
-        ) from error
+        raise _not_started(error) from None
     return controller
+
+
+def _not_started(error: Exception) -> ExecutionError:
+    """Ray tells its traceback as text, with our own error at the end where it was one."""
+    _, own, told = str(error).rpartition(f"{ExecutionError.__module__}.{ExecutionError.__qualname__}: ")
+    sentence, _, hint = told.partition("\n\nhint: ")
+    return ExecutionError(
+        f"the controller does not start on the head node: {sentence if own else cause_of(error)}",
+        hint.strip() if own else "the head node needs the same version of flexray as this process",
+    )
 
 
 def _cluster_id() -> str:

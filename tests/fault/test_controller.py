@@ -8,6 +8,7 @@ import pytest
 import ray
 
 import flexray
+from flexray.errors import ExecutionError
 from tests.fault.actors import CONTROLLER, Actors, kill
 from tests.fault.runs import Runs
 from tests.integration.conftest import NAMESPACE, Cluster
@@ -111,6 +112,31 @@ def test_a_controller_that_somebody_ended_for_good_is_succeeded(actors: Actors, 
         assert before.items() <= actors.containers("succeeded").items()
         assert work.get_current_stats().settings.max_containers == 3
     assert not actors.containers("succeeded")
+
+
+def test_a_controller_that_cannot_start_again_fails_what_waits_and_says_why(
+    cluster: Cluster, actors: Actors, runs: Runs
+) -> None:
+    app, work = make_app("unstartable", runs)
+    state, away = cluster.directory / "state", cluster.directory / "away"
+    with app.run():
+        work.remote(0)
+        state.rename(away)
+        state.touch()
+        try:
+            controller = actors.kill_controller()
+            for call in (
+                lambda: list(work.map(range(3000))),
+                lambda: work.remote(1),
+                lambda: work.get_current_stats(),
+            ):
+                with pytest.raises(ExecutionError, match=r"state in .* cannot be used.*\n\nhint: .*DIR"):
+                    call()
+        finally:
+            state.unlink()
+            away.rename(state)
+    assert not actors.containers("unstartable")
+    assert actors.controller != controller
 
 
 def test_drivers_that_start_at_once_on_a_fresh_cluster_share_one_controller(

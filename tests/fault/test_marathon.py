@@ -117,7 +117,6 @@ import flexray, os, ray, signal, threading
 app = flexray.App("orphaned")
 work = app.function(cpu=0, name="work")(lambda x: os.getpid())
 with app.run():
-    work.update_autoscaler(min_containers=2)
     list(work.map(range(100)))
     print("ready", flush=True)
     threading.Event().wait()

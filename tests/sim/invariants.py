@@ -199,7 +199,7 @@ class Checks:
             self._fail(f"8: {caller.name} is not idle at the end")
         dispatch._run_timers(self.world.now + LONG_AFTER_S)
         names = (
-            "_held_back _asking_calls _asking_maps _asking_ghosts _queue _alone _resting _batches _sent_open "
+            "_queue _alone _resting _batches _sent_open "
             "_slots _doubled _free _held_of _busy _attempts _losses _endings _overdue _repeats"
         )
         left = {name: getattr(dispatch, name) for name in names.split() if getattr(dispatch, name)}
