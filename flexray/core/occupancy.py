@@ -14,6 +14,8 @@ from typing import Any
 from flexray.core.status import CANCELLED, LOST, UNSTARTED
 
 KEEP_ANSWER_S = 600.0
+SAMPLES_MAX = 8
+"""Service times told per batch."""
 LEASES_KEPT = 4096
 """Leases, of those that came here, of which something is remembered."""
 
@@ -64,6 +66,12 @@ class Work:
                 return position
             self.settle(position, CANCELLED)
         return None
+
+    def note_time(self, seconds: float) -> None:
+        """An input ran for so long."""
+        self.busy_s += seconds
+        if len(self.sample_s) < SAMPLES_MAX:
+            self.sample_s.append(seconds)
 
     def settle(self, position: int, status: int, payload: object = None) -> None:
         self.payloads[position] = payload  # Before the status, which says that it is there.

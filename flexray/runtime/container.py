@@ -50,8 +50,6 @@ from flexray.serialization import (
     unpack_function,
 )
 
-SAMPLES_MAX = 8
-"""Service times told per batch."""
 WATCH_S = 0.25
 """How often inputs are checked for having run too long."""
 HELLO_S = 60.0
@@ -284,16 +282,23 @@ class Container:
                 self._end(job)
 
     def _run_job(self, job: _Job, slot: _Slot) -> None:
-        work, function, clock = job.work, self._function, time.perf_counter
-        dispatcher_id = job.message.dispatcher_id
+        work, calls, function, clock = job.work, job.calls, self._function, time.perf_counter
+        dispatcher_id, input_ids, attempts = (
+            job.message.dispatcher_id,
+            job.message.input_ids,
+            job.message.attempts,
+        )
         current_dispatcher.set(dispatcher_id)
         self._capture.begin(dispatcher_id)
+        slot.began = clock()  # Before the job, which the watch looks for.
+        slot.job = job
         while (position := work.take()) is not None:
-            if job.calls[position] is None:
+            if calls[position] is None:
                 work.settle(position, CANCELLED)
                 continue
-            current_input.set(_running(job.message, position))
-            slot.position, slot.began, slot.job = position, (began := clock()), job
+            input_id = input_ids[position]
+            current_input.set((dispatcher_id, input_id, attempts.get(input_id, 1)))
+            slot.position, slot.began = position, (began := clock())
             try:
                 args, kwargs = _arguments(job, position)
                 status, payload = OK, pack_result(function(*args, **kwargs))
@@ -302,7 +307,7 @@ class Container:
             if slot.abandoned:
                 return
             work.settle(position, status, payload)
-            _note_time(work, clock() - began)
+            work.note_time(clock() - began)
         self._capture.end(dispatcher_id)
 
     def _run_user_loop(self) -> None:
@@ -337,7 +342,7 @@ class Container:
             except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
                 status, payload = FAILED, pack_exception(error)
             work.settle(position, status, payload)
-            _note_time(work, clock() - began)
+            work.note_time(clock() - began)
         self._capture.end(dispatcher_id)
 
     async def _watch_timeouts(self) -> None:
@@ -429,12 +434,6 @@ def _arguments(job: _Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any
 
 def _resolve(value: Any, objects: tuple[Any, ...]) -> Any:
     return objects[value.number] if type(value) is Resolved else value
-
-
-def _note_time(work: Work, seconds: float) -> None:
-    work.busy_s += seconds
-    if len(work.sample_s) < SAMPLES_MAX:
-        work.sample_s.append(seconds)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -154,8 +154,7 @@ class Dispatcher:
     def _succeed_controller(self, dead: Any) -> None:
         try:
             self.replace_controller(dead)
-        except Exception as error:
-            logger.error("there is no controller any more: %s", error)  # noqa: TRY400  # It tells all.
+        except Exception as error:  # noqa: BLE001  # Ray refuses in many ways; all are told to the callers.
             for client in list(self._clients.values()):
                 client.close(error)
                 self.forget(client)

@@ -11,6 +11,7 @@ import flexray
 from flexray.errors import InputLostError
 from tests.fault.actors import Actors, kill
 from tests.fault.runs import Runs
+from tests.waiting import wait_until
 
 
 def test_a_map_gives_every_result_in_order_though_a_container_is_killed(actors: Actors, runs: Runs) -> None:
@@ -45,12 +46,12 @@ def test_containers_killed_one_after_another_lose_nothing(actors: Actors, runs: 
 
     with app.run():
         results = []
-        for x in work.map(range(400), order_outputs=False):
+        for x in work.map(range(240), order_outputs=False):
             results.append(x)
             if len(results) % 60 == 0:
                 for pid in list(actors.containers("many-killed").values())[:2]:
                     kill(pid)
-    assert sorted(results) == list(range(400))
+    assert sorted(results) == list(range(240))
     assert not runs.overlapping()
 
 
@@ -105,13 +106,12 @@ def test_an_input_that_kills_its_containers_is_lost_and_its_neighbours_return(
 
     with app.run():
         outputs: list[object] = list(die_at_seven.map(range(30), return_exceptions=True))
-        stats = die_at_seven.get_current_stats()
+        wait_until(lambda: die_at_seven.get_current_stats().backlog == 0)
     lost = outputs.pop(7)
     assert isinstance(lost, InputLostError)
     assert lost.losses == 3
     assert outputs == [x for x in range(30) if x != 7]
     assert runs.counts()["7"] in {3, 4}  # The first loss is not its fault where it travelled with others.
-    assert stats.backlog == 0
 
 
 def test_a_function_that_fails_is_retried_and_counts_its_attempts(actors: Actors, runs: Runs) -> None:

@@ -134,4 +134,4 @@ def test_containers_whose_controller_is_gone_for_good_exit_by_themselves(
     wait_until(lambda: len(actors.containers("orphaned")) >= 2, timeout_s=30)
     driver.kill()
     ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=True)
-    wait_until(lambda: not actors.containers("orphaned"), timeout_s=2.5 * container.HELLO_S)
+    wait_until(lambda: not actors.containers("orphaned"), timeout_s=3 * container.HELLO_S)
