@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import secrets
@@ -174,8 +175,11 @@ class RunningApp:
         try:
             self._backend = backend.connect()
             self._backend.open_app(app_id, home.app_name, self._sources(app_id), _environment(app))
-        except BaseException:
+        except BaseException as error:
             home.app_id = None
+            if self._backend is not None and not isinstance(error, Exception):
+                with contextlib.suppress(Exception):  # Ctrl-C: the cluster may have begun to start it.
+                    self._backend.close_app(app_id)
             raise
         app._running = self  # noqa: SLF001
         self.app_id = app_id

@@ -5,6 +5,7 @@ One rule: a handle is made without any I/O; the first call that needs the cluste
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import sys
@@ -16,7 +17,7 @@ from flexray import backend
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionOptions, check_options
 from flexray.dual import Dual, DualIterable
 from flexray.errors import ExecutionError, InvalidError
-from flexray.mapping import Map, MapOptions, check_iterators, logger, spread, zipped
+from flexray.mapping import Map, MapOptions, arguments_in, check_iterators, logger, spread, zipped
 from flexray.outcome import value_of
 
 P = ParamSpec("P")
@@ -214,7 +215,7 @@ class Function(Generic[P, R]):
     ) -> Iterator[R]:
         _refuse_in_loop(self.name, method)
         iterator, total = inputs
-        return self._new_map(_map_options(self.name, keywords), total).outputs(iterator)
+        return self._new_map(keywords, total).outputs(iterator)
 
     def _map_async(self, *iterators: Any, **keywords: Unpack[MapKeywords]) -> AsyncIterator[R]:
         if any(hasattr(iterator, "__aiter__") for iterator in iterators):
@@ -235,9 +236,12 @@ class Function(Generic[P, R]):
 
     def _run_map_async(self, inputs: tuple[Any, int | None], keywords: MapKeywords) -> AsyncIterator[R]:
         iterator, total = inputs
-        return self._new_map(_map_options(self.name, keywords), total).outputs_async(iterator)
+        return self._new_map(keywords, total).outputs_async(iterator)
 
-    def _new_map(self, options: MapOptions, total: int | None) -> Map:
+    def _new_map(self, keywords: MapKeywords, total: int | None) -> Map:
+        options = _map_options(self.name, keywords)
+        if keywords.get("wrap_returned_exceptions") is not None:  # Here, for options are checked twice.
+            logger.warning("wrap_returned_exceptions does nothing: FlexRay never wraps exceptions")
         return Map(self._client(), self.name, self._config.at_most_once, options, total)
 
     # The pool.
@@ -343,9 +347,10 @@ class _AsyncWaiter:
 
     def settle(self, input_ids: Any, statuses: bytes, payloads: Any) -> None:
         outcome = (statuses[0], payloads[0])
-        self._loop.call_soon_threadsafe(
-            lambda: None if self.future.done() else self.future.set_result(outcome)
-        )
+        with contextlib.suppress(RuntimeError):  # The loop was closed, and nobody waits any more.
+            self._loop.call_soon_threadsafe(
+                lambda: None if self.future.done() else self.future.set_result(outcome)
+            )
 
 
 def _suffix(variant: tuple[tuple[str, Any], ...]) -> str:
@@ -363,10 +368,14 @@ def _map_options(name: str, keywords: MapKeywords) -> MapOptions:
                 f"map of {name} got an unknown keyword {keyword!r}",
                 f"it takes {', '.join(known)}; arguments of the function go into kwargs={{...}}",
             )
-    if keywords.get("wrap_returned_exceptions") is not None:
-        logger.warning("wrap_returned_exceptions does nothing: FlexRay never wraps exceptions")
+    kwargs = keywords.get("kwargs") or {}
+    if not isinstance(kwargs, dict):
+        raise InvalidError(
+            f"map of {name} got kwargs={kwargs!r:.80}, of type {type(kwargs).__name__}",
+            'kwargs is a dict of arguments that go with every input, as in kwargs={"scale": 2}',
+        )
     return MapOptions(
-        kwargs=keywords.get("kwargs") or {},
+        kwargs=kwargs,
         ordered=keywords.get("order_outputs", True),
         return_exceptions=keywords.get("return_exceptions", False),
         progress=keywords.get("progress"),
@@ -420,7 +429,7 @@ async def _zipped_async(iterators: tuple[Any, ...]) -> AsyncIterator[tuple[Any, 
 
 async def _spread_async(iterator: Any) -> AsyncIterator[tuple[Any, ...]]:
     async for item in iterator:
-        yield tuple(item)
+        yield arguments_in(item)
 
 
 def is_generator(function: Callable[..., Any]) -> bool:

@@ -6,6 +6,7 @@ the caller waits for outputs, at most 1,000 of them outstanding.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from flexray.backend import Client
 from flexray.core.status import FAILED, OK
-from flexray.errors import InvalidError, SerializationError
+from flexray.errors import DeserializationError, InvalidError, SerializationError
 from flexray.outcome import exception_of
 from flexray.progress import MapProgress, shown_by_default
 from flexray.serialization import unpack_result
@@ -82,10 +83,15 @@ def spread(iterator: Any) -> tuple[Iterator[tuple[Any, ...]], int | None]:
             f"starmap needs an iterator of tuples and got {_shown(iterator)}",
             "as in f.starmap([(1, 2), (3, 4)])",
         )
-    return (_arguments(item) for item in iterator), _length((iterator,))
+    return (arguments_in(item) for item in iterator), _length((iterator,))
 
 
-def _arguments(item: Any) -> tuple[Any, ...]:
+def arguments_in(item: Any) -> tuple[Any, ...]:
+    """The arguments in one item of a starmap.
+
+    Raises:
+        InvalidError: It cannot be iterated.
+    """
     if not isinstance(item, Iterable):
         raise InvalidError(
             f"starmap needs tuples of arguments and got {_shown(item)}",
@@ -124,8 +130,8 @@ class Map:
         self._fed_at = float("-inf")
         self.wake: Callable[[], None] = lambda: None
         """Called when outcomes have arrived."""
-        shown = shown_by_default() if options.progress is None else options.progress
-        self._progress = MapProgress(name, total) if shown else None
+        self._total = total
+        self._progress: MapProgress | None = None
 
     # Outcomes in.
 
@@ -156,14 +162,16 @@ class Map:
         return exception_of(self._name, self._at_most_once, self._client, status, payload)
 
     def _output(self, status: int, payload: Any) -> Any:
-        try:
-            if status == OK:
+        if status == OK:
+            try:
                 return unpack_result(payload)
-            raise self._exception(status, payload)
-        except BaseException as error:
-            if not self._options.return_exceptions:
-                raise
-            return error
+            except DeserializationError as error:  # Not Ctrl-C, which is nobody's output.
+                failure: BaseException = error
+        else:
+            failure = self._exception(status, payload)
+        if self._options.return_exceptions:
+            return failure
+        raise failure
 
     # Inputs out.
 
@@ -233,12 +241,18 @@ class Map:
 
     # The two loops.
 
+    def _begin(self) -> None:
+        """Show progress from the first read on: outputs that are never read have nobody to end it."""
+        shown = shown_by_default() if self._options.progress is None else self._options.progress
+        self._progress = MapProgress(self._name, self._total) if shown else None
+
     def outputs(self, inputs: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
         """The outputs, on this thread."""
         arrived = threading.Event()
         self.wake = arrived.set
         finished = False
         try:
+            self._begin()
             while not self._over:
                 arrived.clear()
                 if self._wants_inputs:
@@ -265,12 +279,14 @@ class Map:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(arrived.set)
+            with contextlib.suppress(RuntimeError):  # The loop was closed, and nobody reads any more.
+                loop.call_soon_threadsafe(arrived.set)
 
         self.wake = wake
         reader = _AsyncReader(inputs) if hasattr(inputs, "__anext__") else None
         finished = False
         try:
+            self._begin()
             while not self._over:
                 arrived.clear()
                 if self._wants_inputs:

@@ -1,0 +1,1 @@
+"""Real Ray, real deaths: containers, controllers, callers and nodes are killed under load."""
