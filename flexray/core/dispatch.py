@@ -317,7 +317,12 @@ class Dispatch:
         self._batches[batch_id] = batch
         self._sent_open += len(input_ids)
         self._expect(batch, begins_at)
-        self._effects.append(SendBatch(batch_id, slot.lease, input_ids, oldest_open=slot.batches[0].batch_id))
+        self._effects.append(SendBatch(batch_id, slot.lease, input_ids, oldest_open=self._oldest_open))
+
+    @property
+    def _oldest_open(self) -> int:
+        """The oldest batch without an answer; containers may forget their answers to earlier ones."""
+        return next(iter(self._batches))
 
     def _expect(self, batch: Batch, begins_at: float) -> None:
         """Set the batch's clocks: it is sent to begin then, or the one before it is over only now."""
@@ -464,7 +469,7 @@ class Dispatch:
     def _run_timers(self, now: float) -> None:
         while self._resting and self._resting[0][0] <= now:
             self._queue.append(heappop(self._resting)[1])
-        while self._endings and self._endings[0][1] not in self._batches:
+        while self._endings and self._is_past(self._endings[0][1], now):
             heappop(self._endings)  # Otherwise calls that never queue would leave theirs here for ever.
         while self._overdue and self._overdue[0][0] <= now:
             overdue_at, batch_id = heappop(self._overdue)
@@ -482,6 +487,11 @@ class Dispatch:
             if slot.idle_since > now - LINGER_S:
                 break
             self._give_back(slot, now)
+
+    def _is_past(self, batch_id: int, now: float) -> bool:
+        """Over, or so late that nothing is sent behind it."""
+        batch = self._batches.get(batch_id)
+        return batch is None or (batch.late_at is not None and batch.late_at <= now)
 
     def _ask_back_slot(self, slot: Slot, now: float) -> None:
         """The batch under way took four times its time: neither it nor what is behind it waits longer."""
@@ -509,10 +519,10 @@ class Dispatch:
             return
         lease = batch.slot.lease
         if key < 0:
-            oldest_open = batch.slot.batches[0].batch_id
-            self._effects.append(
-                SendBatch(batch.batch_id, lease, batch.input_ids, again=True, oldest_open=oldest_open)
+            again = SendBatch(
+                batch.batch_id, lease, batch.input_ids, again=True, oldest_open=self._oldest_open
             )
+            self._effects.append(again)
             return
         if batch.cancels:
             self._effects.append(CancelInputs(batch.batch_id, lease.container_id, tuple(batch.cancels)))

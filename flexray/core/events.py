@@ -216,7 +216,7 @@ class SendBatch:
     again: bool = False
     """Sent before under the same id, to the same container."""
     oldest_open: int = 0
-    """Batches under this lease with lower ids have been answered: the container may forget them."""
+    """This dispatcher's batches with lower ids have been answered: the container may forget them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,10 +99,10 @@ class Occupancy:
         self._works: dict[BatchKey, Work] = {}
         self._lines: dict[int, deque[Work]] = {}
         self._answered: dict[BatchKey, Work] = {}  # The longest over first.
-        self._answered_of: dict[int, deque[Work]] = {}
+        self._answered_of: dict[str, deque[Work]] = {}  # By dispatcher.
         self._released: dict[int, None] = {}
-        self._oldest_open: dict[int, int] = {}
-        # By lease: batches with lower ids have been answered, and their answers have arrived.
+        self._oldest_open: dict[str, int] = {}
+        # By dispatcher: batches with lower ids have been answered, and their answers have arrived.
 
     @property
     def busy(self) -> tuple[int, ...]:
@@ -143,12 +143,12 @@ class Occupancy:
         known = self._works.get(key)
         if known is not None:
             return Arrival.KNOWN, known
-        self._forget_answered(lease_number, oldest_open, now)
+        self._forget_answered(key[0], oldest_open, now)
         work = Work(key, lease_number, count, deque(range(count)), [None] * count, [None] * count)
         lost = again and at_most_once
         line = self._lines.get(lease_number)
         full = line is None and len(self._lines) >= self.slots
-        late = key[1] < self._oldest_open[lease_number]
+        late = key[1] < self._oldest_open[key[0]]
         if lost or late or full or self.retiring or lease_number in self._released:
             work.drop_todo(LOST if lost else UNSTARTED)
             work.bounced = True
@@ -198,16 +198,20 @@ class Occupancy:
     def _keep_answer(self, work: Work, now: float) -> None:
         work.over_at = now
         self._answered[work.key] = work
-        self._answered_of.setdefault(work.lease_number, deque()).append(work)
+        self._answered_of.setdefault(work.key[0], deque()).append(work)
 
-    def _forget_answered(self, lease_number: int, oldest_open: int, now: float) -> None:
-        """Drop the answers of this lease that have arrived, and whatever is too old."""
-        oldest_open = max(oldest_open, self._oldest_open.pop(lease_number, 0))
-        self._oldest_open[lease_number] = oldest_open
+    def _forget_answered(self, dispatcher_id: str, oldest_open: int, now: float) -> None:
+        """Drop the answers that have arrived at this dispatcher, and whatever is too old."""
+        oldest_open = max(oldest_open, self._oldest_open.pop(dispatcher_id, 0))
+        self._oldest_open[dispatcher_id] = oldest_open
         _keep_newest(self._oldest_open)
-        mine = self._answered_of.get(lease_number)
+        mine = self._answered_of.get(dispatcher_id)
         while mine and mine[0].key[1] < oldest_open:
             self._forget(mine[0])
+        self.expire(now)
+
+    def expire(self, now: float) -> None:
+        """Forget answers that nobody has asked for again in ten minutes."""
         while self._answered:
             oldest = next(iter(self._answered.values()))
             if oldest.over_at is None or now - oldest.over_at <= KEEP_ANSWER_S:
@@ -217,12 +221,12 @@ class Occupancy:
     def _forget(self, work: Work) -> None:
         del self._works[work.key]
         del self._answered[work.key]
-        mine = self._answered_of[work.lease_number]
+        mine = self._answered_of[work.key[0]]
         mine.remove(work)
         if not mine:
-            del self._answered_of[work.lease_number]
+            del self._answered_of[work.key[0]]
 
 
-def _keep_newest(by_lease: dict[int, Any]) -> None:
-    if len(by_lease) > LEASES_KEPT:
-        del by_lease[next(iter(by_lease))]
+def _keep_newest(memory: dict[Any, Any]) -> None:
+    if len(memory) > LEASES_KEPT:
+        del memory[next(iter(memory))]

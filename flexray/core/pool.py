@@ -118,8 +118,8 @@ class Pool:
                     self.scaling.placed(container)
             case ContainerReady():
                 self._take_ready(event, now)
-            case ContainerLost(container_id):
-                self._lose_container(container_id, now)
+            case ContainerLost(container_id, cause):
+                self._lose_container(container_id, cause, now)
             case StartFailed():
                 self._take_failed_start(event, now)
             case ContainerRetired(container_id):
@@ -306,12 +306,12 @@ class Pool:
         self.ledger.set_state(container, State.STOPPING)
         self.scaling.start_failed(container, event.failure, now, permanent=event.permanent)
 
-    def _lose_container(self, container_id: str, now: float) -> None:
+    def _lose_container(self, container_id: str, cause: str, now: float) -> None:
         container = self.ledger.containers.get(container_id)
         if container is None:
             return
         if container.is_starting and not container.found:
-            self.scaling.start_failed(container, "it died while it was starting", now)
+            self.scaling.start_failed(container, f"it died while it was starting: {cause}", now)
         for lease in self.ledger.remove(container):
             caller = None if lease.holder is None else self.callers.get(lease.holder)
             if caller is not None and lease.holder is not None:

@@ -10,7 +10,9 @@ and every outcome is an envelope, so a user's exception is a result and not a Ra
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import logging
 import os
 import threading
 import time
@@ -50,8 +52,11 @@ from flexray.serialization import (
     unpack_function,
 )
 
+logger = logging.getLogger("flexray")
+
 WATCH_S = 0.25
 """How often inputs are checked for having run too long."""
+RETIRE_EVERY_S = 1.0
 HELLO_S = 60.0
 """A container that has run nothing for this long asks the controller whether it is known (rule 12)."""
 
@@ -260,6 +265,7 @@ class Container:
             if job.ended:
                 return
             job.ended = True
+            self._capture.end(job.message.dispatcher_id)
             following = self._occupancy.end(work, time.monotonic())
             del self._jobs[work.key]
             waiters = self._waiters.pop(work.key, [])
@@ -308,12 +314,17 @@ class Container:
                 return
             work.settle(position, status, payload)
             work.note_time(clock() - began)
-        self._capture.end(dispatcher_id)
 
     def _run_user_loop(self) -> None:
         assert self._user_loop is not None
         asyncio.set_event_loop(self._user_loop)
-        self._user_loop.run_forever()
+        while True:
+            try:
+                self._user_loop.run_forever()
+            except (
+                BaseException
+            ):  # SystemExit in a task that user code started leaves the loop; others go on.
+                logger.exception("in a task of %s", self._function_name)
 
     def _start_async_job(self, job: _Job) -> None:
         assert self._user_loop is not None
@@ -343,19 +354,27 @@ class Container:
                 status, payload = FAILED, pack_exception(error)
             work.settle(position, status, payload)
             work.note_time(clock() - began)
-        self._capture.end(dispatcher_id)
 
     async def _watch_timeouts(self) -> None:
         """Answer inputs that ran too long; a thread cannot be stopped, so its container retires (rule 13)."""
         every_s = min(WATCH_S, self._timeout_s / 10)
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(every_s)
+            with self._lock:
+                self._occupancy.expire(time.monotonic())
             now = time.perf_counter()
             for slot in self._threads:
                 job = slot.job
                 if job is not None and not slot.abandoned and now - slot.began > self._timeout_s:
                     self._abandon(slot, job)
-                    ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE).retire.remote(self._name)
+            if self._occupancy.retiring:  # Told again and again: the controller may be restarting.
+                await loop.run_in_executor(None, self._tell_retired)
+                await asyncio.sleep(RETIRE_EVERY_S)
+
+    def _tell_retired(self) -> None:
+        with contextlib.suppress(ValueError, ray.exceptions.RayError):
+            ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE).retire.remote(self._name)
 
     def _abandon(self, slot: _Slot, job: _Job) -> None:
         with self._lock:
@@ -364,7 +383,6 @@ class Container:
             late = FunctionTimeoutError(self._function_name, self._timeout_s)
             job.work.settle(slot.position, FAILED, pack_exception(late))
             job.work.drop_todo(UNSTARTED)
-        self._capture.end(job.message.dispatcher_id)
         self._end(job)
 
     # Control.

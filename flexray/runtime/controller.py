@@ -31,6 +31,8 @@ CALLS_MAX = 1_000_000
 """Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
 WATCH_S = 600.0
+CLOSE_TIMEOUT_S = 5.0
+"""How long the end of an app waits for Ray's word that its containers are dead."""
 SILENT_FALLBACK_S = 60.0
 """A silent process of which Ray knows nothing is taken for dead after this long."""
 
@@ -91,10 +93,9 @@ class Controller:
         hosts = [self._pools.pop(spec.pool_id) for spec in app.pools if spec.pool_id in self._pools]
         for host in hosts:
             host.close()
-        for host in hosts:
-            ending = [task for task in host.busy_tasks if task.get_name() != "attend"]
-            if ending:
-                await asyncio.wait(ending, timeout=5.0)
+        ending = [task for host in hosts for task in host.busy_tasks]
+        if ending:
+            await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S)
         for spec in app.pools:
             for process in self._users.pop(spec.pool_id, {}):
                 self._store.delete_dispatcher(f"{process} {spec.pool_id}")

@@ -10,11 +10,20 @@ import copy
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+)
 
 from flexray import output
 from flexray.config import FunctionConfig
@@ -67,6 +76,15 @@ OUTPUT_EVERY_S = 0.5
 Prepared = Packed | StoredCall
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """A batch that a container has."""
+
+    container_id: str
+    output_asked_at: float
+    """When what its inputs print was last asked for."""
+
+
 class Waiter:
     """A sink for one input, on which a thread blocks."""
 
@@ -104,8 +122,7 @@ class PoolClient:
         self._handles: dict[str, Any] = {}
         self._outgoing: dict[int, tuple[Any, dict[int, int]]] = {}
         """Batch to (container's handle, attempts), from the decision to send it until it is sent."""
-        self._under_way: dict[int, tuple[str, float]] = {}
-        """Batch to (container, when its output was last asked for)."""
+        self._under_way: dict[int, _UnderWay] = {}
         self._deferred: dict[int, None] = {}
         self._gone: Exception | None = None
         self._kept: list[Any] = []
@@ -210,10 +227,10 @@ class PoolClient:
         self._take(Ticked())
         if self._gone is not None:
             return
-        for batch_id, (container_id, asked_at) in list(self._under_way.items()):
-            if now - asked_at >= OUTPUT_EVERY_S:
-                self._under_way[batch_id] = (container_id, now)
-                handle = self._handles.get(container_id)
+        for batch in list(self._under_way.values()):
+            if now - batch.output_asked_at >= OUTPUT_EVERY_S:
+                batch.output_asked_at = now
+                handle = self._handles.get(batch.container_id)
                 if handle is not None:
                     ref = handle.output.remote(self._dispatcher.process)
                     self._dispatcher.follow(ref, lambda result: self._relay(_value_or(result, [])))
@@ -235,9 +252,10 @@ class PoolClient:
 
     # Through the core.
 
-    def _handle(self, event: DispatchEvent) -> list[DispatchEffect]:
-        """Take in one event; what depends on the order of events is done under the lock."""
+    def _handle(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> list[DispatchEffect]:
+        """Take in one event, with the handles that came along; what depends on order is under the lock."""
         with self._lock:
+            self._handles.update(handles)
             effects = self._dispatch.handle(event, time.monotonic())
             for effect in effects:
                 if type(effect) is SendBatch:
@@ -251,8 +269,8 @@ class PoolClient:
         self._dispatcher.wake(self)
         return effects
 
-    def _take(self, event: DispatchEvent) -> None:
-        for effect in self._handle(event):
+    def _take(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> None:
+        for effect in self._handle(event, handles):
             self._perform(effect)
 
     def _perform(self, effect: DispatchEffect) -> None:
@@ -262,7 +280,11 @@ class PoolClient:
             case Settle():
                 self._settle(effect)
             case SendBatch():
-                ref = self._send(effect)
+                try:
+                    ref = self._send(effect)
+                except RayError as error:  # The object store is full, say.
+                    self._take(self._event_of_failure(effect, error))
+                    return
                 self._dispatcher.follow(ref, lambda result: self._take_answer(effect, result))
             case SendReport(report):
                 ref = self._dispatcher.controller.report.remote(self.pool_id, encode(report))
@@ -297,7 +319,7 @@ class PoolClient:
 
     def _send(self, effect: SendBatch) -> Any:
         handle, attempts = self._outgoing.pop(effect.batch_id)
-        self._under_way[effect.batch_id] = (effect.lease.container_id, time.monotonic())
+        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
         calls: list[Any] = []
         objects: list[Any] = []
         for input_id in effect.input_ids:
@@ -323,8 +345,12 @@ class PoolClient:
     def _send_and_wait(self, effect: SendBatch) -> None:
         if self._is_gone():
             return
-        ref = self._send(effect)
         result: Any
+        try:
+            ref = self._send(effect)
+        except RayError as error:
+            self._take_answer(effect, error)
+            return
         try:
             result = ray.get(ref)
         except RayError as error:
@@ -369,16 +395,23 @@ class PoolClient:
 
         | error | means |
         |---|---|
-        | ActorDiedError | Ray's word that the container is dead |
+        | ActorDiedError, OutOfMemoryError | Ray's word that the container is dead |
         | ActorUnavailableError, GetTimeoutError | not reached, or the answer was lost: send again |
+        | ObjectLostError, no argument being by reference | the answer was lost with its node: the same |
         | anything else | an argument that Ray had to resolve failed: these inputs fail with it |
         """
-        if isinstance(error, ActorDiedError):
+        if isinstance(error, ActorDiedError | OutOfMemoryError):
             return ContainerLost(effect.lease.container_id, cause_of(error))
         if isinstance(error, ActorUnavailableError | GetTimeoutError):
             return BatchUnreached(effect.batch_id)
+        if isinstance(error, ObjectLostError) and not self._has_references(effect):
+            return BatchUnreached(effect.batch_id)
         count = len(effect.input_ids)
         return BatchReturned(effect.batch_id, bytes([FAILED]) * count, [error] * count)
+
+    def _has_references(self, effect: SendBatch) -> bool:
+        entries = [self._inputs.get(input_id) for input_id in effect.input_ids]
+        return any(entry is not None and isinstance(entry[0], StoredCall) for entry in entries)
 
     def _reclaim(self, batch_id: int, container_id: str) -> None:
         handle = self._handles.get(container_id)
@@ -420,9 +453,7 @@ class PoolClient:
             self._dispatcher.forget(self)
         else:
             data, handles = result if isinstance(result, tuple) else (result, {})
-            with self._lock:
-                self._handles.update(handles)
-            self._take(ReplyReceived(decode(data), report.number))
+            self._take(ReplyReceived(decode(data), report.number), handles)
 
     # ObjectRef arguments: an input whose arguments are not ready is neither sent nor demand (rule 15).
 

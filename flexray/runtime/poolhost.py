@@ -117,7 +117,9 @@ class PoolHost:
         self._held.pop(dispatcher_id, None)
         self.handle(DispatcherLost(dispatcher_id))
         for key in [key for key in self._parked if key[0] == dispatcher_id]:
-            self._parked.pop(key).set_result(None)  # Nobody is there to read it.
+            answer = self._parked.pop(key)
+            if not answer.done():
+                answer.set_result(None)  # Nobody is there to read it.
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         self.handle(SettingsChanged(settings))

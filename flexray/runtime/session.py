@@ -70,8 +70,10 @@ class Session:
 
     def close_app(self, app_id: str) -> None:
         """End an app with everything that it started."""
-        self._ask("close_app", app_id)
-        self.dispatcher.close_app(app_id)
+        try:
+            self._ask("close_app", app_id)
+        finally:
+            self.dispatcher.close_app(app_id)
 
     def open_variant(self, app_id: str, pool_id: str, base_pool_id: str, config: FunctionConfig) -> None:
         """Add a pool with the code of another and options of its own; again is fine."""

@@ -47,7 +47,7 @@ class BatchMessage(NamedTuple):
     lease_number: int
     again: bool
     oldest_open: int
-    """The oldest batch of this lease whose answer has not arrived: earlier answers may be forgotten."""
+    """The dispatcher's oldest batch whose answer has not arrived: earlier answers may be forgotten."""
     input_ids: tuple[int, ...]
     attempts: dict[int, int]
     """Input id to attempt, where it is not the first."""

@@ -13,6 +13,7 @@ import pytest
 
 import flexray
 from tests.fault.actors import Actors, is_gone, kill
+from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
 from tests.integration.conftest import Cluster
 from tests.waiting import wait_until
@@ -21,6 +22,7 @@ DRIVER = """
 import os, sys, threading
 import flexray
 from pathlib import Path
+from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
 app = flexray.App({name!r})
 runs = Runs(Path({folder!r}))
@@ -102,8 +104,7 @@ def test_a_caller_that_was_stopped_for_long_finishes_its_map(
         assert len(runs.all()) < 80
     finally:
         driver.send_signal(signal.SIGCONT)
-    output, _ = driver.communicate(timeout=60)
-    assert output.splitlines() == ["inside", "left"]
+    wait_for_line(driver, "left")
     assert runs.counts() == {str(x): 1 for x in range(-1, 100)}
 
 
@@ -218,6 +219,5 @@ def test_shutting_ray_down_fails_the_maps_that_run_and_starts_no_other(
     cluster: Cluster, actors: Actors, tmp_path: Path
 ) -> None:
     driver = cluster.start_driver(SHUTDOWN)
-    output, _ = driver.communicate(timeout=60)
-    assert output.splitlines() == ["passed"]
+    wait_for_line(driver, "passed")
     wait_until(lambda: not actors.containers("shutdown"), timeout_s=20)

@@ -10,6 +10,7 @@ import ray
 import flexray
 from flexray.errors import ExecutionError
 from tests.fault.actors import CONTROLLER, Actors, kill
+from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.waiting import wait_until
@@ -146,14 +147,13 @@ def test_drivers_that_start_at_once_on_a_fresh_cluster_share_one_controller(
     wait_until(lambda: CONTROLLER not in actors.alive())
     drivers = [cluster.start_driver(DRIVER) for _ in range(2)]
     for driver in drivers:
-        assert driver.stdout
-        assert driver.stdout.readline() == "ready\n"
+        wait_for_line(driver, "ready")
     for driver in drivers:
         assert driver.stdin
         driver.stdin.write("go\n")
         driver.stdin.flush()
-    outputs = [driver.communicate(timeout=60)[0] for driver in drivers]
-    assert outputs == ["passed\n"] * 2
+    for driver in drivers:
+        wait_for_line(driver, "passed")
 
 
 def test_an_app_that_ends_while_the_controller_restarts_leaves_nothing(actors: Actors, runs: Runs) -> None:

@@ -19,6 +19,7 @@ import ray
 import flexray
 from flexray.runtime import container
 from tests.fault.actors import CONTROLLER, Actors, is_gone
+from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.waiting import wait_until
@@ -129,8 +130,7 @@ def test_containers_whose_controller_is_gone_for_good_exit_by_themselves(
     cluster: Cluster, actors: Actors
 ) -> None:
     driver = cluster.start_driver(ORPHANED)
-    assert driver.stdout
-    assert driver.stdout.readline() == "ready\n"
+    wait_for_line(driver, "ready")
     wait_until(lambda: len(actors.containers("orphaned")) >= 2, timeout_s=30)
     driver.kill()
     ray.kill(ray.get_actor(CONTROLLER, namespace=NAMESPACE), no_restart=True)
