@@ -132,10 +132,12 @@ class App:
         Raises:
             ExecutionError: The other app is running.
         """
-        if other._running is not None:  # The same class.
-            raise ExecutionError(
-                f"app {other._home.app_name} is running", "include it before either is started"
-            )
+        for app in (self, other):
+            if app._running is not None:  # noqa: SLF001  # The same class.
+                raise ExecutionError(
+                    f"app {app._home.app_name} is running",  # noqa: SLF001
+                    "include one app in another before either is started",
+                )
         for function in other.functions.values():
             function.move_to(self._home)
             self._add(function)
@@ -171,7 +173,7 @@ class RunningApp:
                 f"app {home.app_name} is running already", "stop it first, or use another App"
             )
         app_id = f"{home.app_name}.{secrets.token_hex(3)}"
-        home.app_id = app_id
+        home.app_id, home.started = app_id, frozenset(app.functions)
         try:
             self._backend = backend.connect()
             self._backend.open_app(app_id, home.app_name, self._sources(app_id), _environment(app))

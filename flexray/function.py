@@ -30,6 +30,8 @@ class Home:
 
     app_name: str
     app_id: str | None = None
+    started: frozenset[str] | None = None
+    """Names of the functions that the app started with; None: not known in this process."""
 
 
 class MapKeywords(TypedDict, total=False):
@@ -314,6 +316,12 @@ class Function(Generic[P, R]):
                 f"{self.name} was used while its app {self._home.app_name} is not running",
                 f"call it inside `with app.run():`, or start the program with `flexray run`; "
                 f"{self.name}.local(...) runs it here",
+            )
+        started = self._home.started
+        if started is not None and self.name not in started:
+            raise ExecutionError(
+                f"{self.name} was added to its app {self._home.app_name} after that had started",
+                "stop the app and start it again",
             )
         return self._base_pool_id(app_id) + _suffix(self._variant)
 

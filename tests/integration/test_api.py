@@ -571,3 +571,27 @@ def test_killing_the_process_ends_its_app_within_twenty_seconds(cluster: Cluster
     driver.kill()
     driver.wait(timeout=5)
     wait_until(lambda: not containers_of("killed"), timeout_s=20)
+
+
+def test_a_function_added_after_its_app_started_says_so() -> None:
+    app = flexray.App("late")
+
+    @app.function()
+    def early() -> int:
+        return 1
+
+    with app.run():
+
+        @app.function()
+        def late() -> int:
+            return 2
+
+        with pytest.raises(ExecutionError, match="after that had started") as caught:
+            late.remote()
+        assert caught.value.hint is not None
+        assert early.remote() == 1
+        other = flexray.App("other")
+        with pytest.raises(ExecutionError, match="late is running"):
+            app.include(other)
+    with app.run():
+        assert late.remote() == 2
