@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +49,6 @@ logger = logging.getLogger("flexray")
 NOTICE_AFTER_S = 10.0
 UNREACHED_PAUSE_S = 0.5
 STOP_GRACE_S = 5.0
-PERSIST = Callable[[str], None]
 
 
 class PoolHost:
