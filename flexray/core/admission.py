@@ -13,6 +13,10 @@ from flexray.config import Limits
 ROOM_FRACTION = 0.9
 """Maps ask only below this part of the pending limit, so that they never starve single calls."""
 
+ADVANCE_MAX = 512
+"""Inputs that one dispatcher may let in without asking: a few milliseconds of the busiest caller."""
+ADVANCE_MIN = 16
+
 
 @dataclass(slots=True)
 class Occupied:
@@ -42,6 +46,16 @@ def admissible(calls: int, patient: int, used: Occupied, limits: Limits) -> int:
     for_maps = min(_for_maps(limits.pending) - used.pending, _for_maps(limits.total) - used.total)
     admitted = max(0, min(calls, free))
     return admitted + max(0, min(patient, for_maps - admitted))
+
+
+def advance(used: Occupied, own: int, limits: Limits) -> int:
+    """How many inputs one dispatcher may let in without asking, where it has `own` of them unused already.
+
+    Half of the room at most, so that others get some, too; none where limits are small or near.
+    """
+    room = min(_for_maps(limits.pending) - used.pending, _for_maps(limits.total) - used.total)
+    most = min(ADVANCE_MAX, (room + own) // 2)
+    return most if most >= ADVANCE_MIN else 0
 
 
 def has_room(used: Occupied, limits: Limits) -> bool:

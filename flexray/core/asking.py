@@ -1,7 +1,8 @@
 """Inputs of one caller that wait for the controller's word before they may queue.
 
 One rule: an input is asked for once, and the answer is two counts that only grow: how many asks are decided,
-and how many of those are admitted (protocol rule 4).
+and how many of those are admitted (protocol rule 4). Where there is plenty of room, the controller decides
+more than it was asked: what is ahead is the advance, and the next asks are admitted at once.
 """
 
 from __future__ import annotations
@@ -43,22 +44,34 @@ class Asking:
     def is_empty(self) -> bool:
         return not (self._held_back or self.open_asks)
 
-    def ask(self, input_ids: Sequence[int], *, patient: bool) -> None:
-        """Ask for these inputs; patient ones only while there is room."""
-        if patient:
-            self._held_back.extend(input_ids)
-            self.set_room(room=self._room)
-        else:
-            self._calls.extend(input_ids)
-            self._tally.asked += len(input_ids)
+    def ask(self, input_ids: Sequence[int], *, patient: bool) -> Sequence[int]:
+        """Ask for these inputs; patient ones only while there is room. Returns what the advance admits."""
+        if not patient:
+            return self._ask(input_ids, self._calls)
+        self._held_back.extend(input_ids)
+        return self.set_room(room=self._room)
 
-    def set_room(self, *, room: bool) -> None:
-        """Whether maps may ask now."""
+    def set_room(self, *, room: bool) -> Sequence[int]:
+        """Whether maps may ask now; returns what the advance admits, which ends where there is no room."""
         self._room = room
-        if room and self._held_back:
-            self._tally.asked += len(self._held_back)
-            self._maps.extend(self._held_back)
-            self._held_back.clear()
+        if not room:
+            self.end_advance()
+        if not (room and self._held_back):
+            return ()
+        asking = list(self._held_back)
+        self._held_back.clear()
+        return self._ask(asking, self._maps)
+
+    def end_advance(self) -> None:
+        """Give the rest of the advance back: it counts as asked for and over."""
+        self._tally.asked = max(self._tally.asked, self._tally.decided)
+
+    def _ask(self, input_ids: Sequence[int], place: deque[int]) -> Sequence[int]:
+        tally = self._tally
+        advance = max(0, tally.decided - tally.asked)
+        tally.asked += len(input_ids)
+        place.extend(input_ids[advance:])
+        return input_ids[:advance]
 
     def take_verdicts(self, decided: int, admitted: int) -> tuple[list[int], list[int]]:
         """Take in the counts; returns (admitted, refused) inputs.

@@ -53,6 +53,8 @@ class Caller:
     shown: bool = True
     """The newest reply has the containers as they are, as far as this one waits for them."""
     used: Occupied = field(default_factory=Occupied)
+    advance: int = 0
+    """Verdicts given in advance and not used up, as far as the pool knows; they count as waiting."""
     need: int = 0
     """Slots that its inputs could use beside those it has."""
 
@@ -70,6 +72,7 @@ class Callers:
         self._wanting: dict[str, Caller] = {}
         self._sharing: dict[str, Caller] = {}
         self.used = Occupied()
+        self.advance = 0
         self.demand = 0
         self.assigned = 0
         self.unseen_leases = 0
@@ -98,6 +101,7 @@ class Callers:
             self._sharing.pop(dispatcher_id, None)
             self.assigned -= caller.counted_assigned
             self.demand -= caller.need
+            self.advance -= caller.advance
             self.unseen_leases -= caller.counted_unseen
             self.used.pending -= caller.used.pending
             self.used.total -= caller.used.total
@@ -120,19 +124,26 @@ class Callers:
             self._sharing.pop(dispatcher_id, None)
         report = caller.report
         unseen = caller.admitted - report.admitted
+        advance = max(0, caller.decided - report.asked)
+        advance_seen = max(0, report.decided - report.asked)
+        self.advance += advance - caller.advance
+        caller.advance = advance
         out = len(caller.leases) + len(caller.revoked)
         assigned = min(report.assigned, out)
         self.assigned += assigned - caller.counted_assigned
         caller.counted_assigned = assigned
         used = occupied(
-            waiting=report.waiting, unseen=unseen, assigned=report.assigned, idle_slots=out - assigned
+            waiting=report.waiting,
+            unseen=unseen + advance_seen,
+            assigned=report.assigned,
+            idle_slots=out - assigned,
         )
         self.used.pending += used.pending - caller.used.pending
         self.used.total += used.total - caller.used.total
         caller.used = used
         self.unseen_leases += caller.unseen_leases - caller.counted_unseen
         caller.counted_unseen = caller.unseen_leases
-        demand = report.waiting - report.resting + unseen - caller.unseen_leases
+        demand = report.waiting - report.resting + unseen - (advance - advance_seen) - caller.unseen_leases
         need = 0 if caller.cut_off else max(0, demand)
         self.demand += need - caller.need
         caller.need = need
@@ -140,6 +151,11 @@ class Callers:
             self._wanting[dispatcher_id] = caller
         else:
             self._wanting.pop(dispatcher_id, None)
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait, those that no report has told of included."""
+        return self.used.pending - self.advance
 
     # Sharing.
 

@@ -53,6 +53,7 @@ LINGER_S = 1.0
 """An idle lease is kept this long, so that calls in a loop cost one hop; under the shortest window (2 s)."""
 REPEAT_S = 1.0
 """`reclaim` and `cancel` may overtake `run`, so they are repeated until the batch has answered (rule 8)."""
+DEAD_KEPT = 64
 RESEND_S = 0.2
 """Pause before a batch whose call failed is sent again, same id, same container (rule 7)."""
 
@@ -81,6 +82,8 @@ class Dispatch:
         self._free: dict[int, None] = {}  # The most recently used last.
         self._doubled: dict[int, Slot] = {}  # Those with a batch ahead.
         self._held_of: dict[str, int] = {}
+        self._dead: deque[str] = deque(maxlen=DEAD_KEPT)
+        """Containers of whose death this one was told: the controller may still grant them for a moment."""
         self._busy = 0
         self._newest_lease = 0
         self._attempts: dict[int, int] = {}
@@ -157,7 +160,7 @@ class Dispatch:
             case Ticked():
                 pass
             case ReportReleased(number):
-                self._reporting.answered(number)
+                self._reporting.answered(number, now)
             case ReportFailed(number):
                 self._reporting.failed(number, now)
             case ControllerLost():
@@ -189,11 +192,11 @@ class Dispatch:
             self._queue.extend(input_ids[:direct])
             self._pump(now)
             input_ids = input_ids[direct:]
-        self._asking.ask(input_ids, patient=event.patient)
+        self._queue.extend(self._asking.ask(input_ids, patient=event.patient))
 
     def _take_reply(self, event: ReplyReceived, now: float) -> None:
         reply = event.reply
-        self._reporting.answered(event.report_number)
+        self._reporting.answered(event.report_number, now)
         if reply.number <= self._tally.seen:
             self._forget_unheld(reply.leases)
             return  # Late or repeated.
@@ -207,7 +210,7 @@ class Dispatch:
         self._share(now)
         if reply.failure is not None:
             self._fail_waiting(reply.failure)
-        self._asking.set_room(room=reply.room)
+        self._queue.extend(self._asking.set_room(room=reply.room))
 
     # Leases.
 
@@ -219,7 +222,8 @@ class Dispatch:
             listed.add(lease.number)
             if lease.number > self._newest_lease:
                 self._slots[lease.number] = Slot(lease, now)
-                self._free[lease.number] = None
+                if lease.container_id not in self._dead:
+                    self._free[lease.number] = None
                 self._held_of[lease.container_id] = self._held_of.get(lease.container_id, 0) + 1
                 self._reporting.held_changed = True
                 newest = max(newest, lease.number)
@@ -395,8 +399,7 @@ class Dispatch:
         self._move(batch, account, now)
 
     def _lose_container(self, event: ContainerLost, now: float) -> None:
-        if event.container_id not in self._held_of:
-            return
+        self._dead.append(event.container_id)
         for slot in [s for s in self._slots.values() if s.lease.container_id == event.container_id]:
             for batch in slot.batches:
                 del self._batches[batch.batch_id]
@@ -541,6 +544,8 @@ class Dispatch:
             held_back=self._asking.held_back,
             holds_any=bool(self._slots),
         )
+        if standing.is_empty:
+            self._asking.end_advance()
         next_in_s = NEXT_IN_S if self.last_reply is None else self.last_reply.next_in_s
         if self._reporting.is_due(self._tally, standing, next_in_s, now):
             held = tuple([slot.lease for slot in self._slots.values()])

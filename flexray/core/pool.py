@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flexray.config import AutoscalerSettings, Limits
-from flexray.core.admission import admissible, has_room
+from flexray.core.admission import admissible, advance, has_room
 from flexray.core.callers import Caller, Callers
 from flexray.core.events import (
     AnswerReport,
@@ -93,6 +93,8 @@ class Pool:
         """Dispatchers whose answer may have changed in this event."""
         self._shared_at = float("-inf")
         self._had_room = True
+        self._short: dict[str, None] = {}
+        """Dispatchers with calls that find no room beside what others were given in advance."""
         self._effects: list[PoolEffect] = []
         for container_id in config.found:
             self._adopt(container_id, now)
@@ -158,6 +160,9 @@ class Pool:
             # From now on it ignores what an earlier controller may still have on its way to it.
             self._expected.pop(dispatcher_id, None)
         arrived = max(0, report.arrived - caller.report.arrived)
+        asks = report.asked > caller.report.asked
+        caller.decided = max(caller.decided, report.decided)
+        caller.admitted = max(caller.admitted, report.admitted)
         self.scaling.arrivals.add(arrived, now)
         if report.service.count:
             service = report.service
@@ -169,6 +174,11 @@ class Pool:
             caller.failure = caller.failure_in = None
         self._take_held(caller, report, now)
         self._admit(dispatcher_id, caller)
+        for short_id in list(self._short):
+            if (short := self.callers.get(short_id)) is not None:
+                self._admit(short_id, short)
+        if asks:
+            self._advance(dispatcher_id, caller)
         self.scaling.occupancy.observe(self.callers.assigned, now, arrived)
         self._changed[dispatcher_id] = None
 
@@ -191,31 +201,51 @@ class Pool:
             caller.without_since = now
 
     def _claim(self, caller: Caller, report: Report, held: Lease, now: float) -> None:
-        """List a lease of an earlier epoch again, while its container has room (rule 9)."""
+        """List a lease of an earlier epoch again; take it back where its container has no room (rule 9)."""
         lease = self.ledger.leases.get(held.number)
         if lease is None:
             container = self.ledger.containers.get(held.container_id)
             if container is None or not container.found or container.state is State.STOPPING:
                 return
-            if len(container.leases) >= self.ledger.slots:
-                return
+            has_room = len(container.leases) < self.ledger.slots
             lease = self.ledger.grant(held.number, container, None, now)
+        else:
+            has_room = True
         if lease.holder is None:
             self.ledger.claim(lease, report.dispatcher_id)
             caller.leases[lease.number] = lease
             caller.listing = None
+            if not has_room:
+                self._revoke(lease, now)
 
     def _admit(self, dispatcher_id: str, caller: Caller) -> None:
         self.callers.recount(dispatcher_id, caller)
+        self._short.pop(dispatcher_id, None)
         open_asks = caller.report.asked - caller.decided
         if open_asks <= 0 or self.recovering:
             return
         patient = min(caller.report.patient, open_asks)
         calls = open_asks - patient
-        caller.admitted += admissible(calls, patient, self.callers.used, self.config.limits)
-        caller.decided = caller.report.asked
+        admitted = admissible(calls, patient, self.callers.used, self.config.limits)
+        if admitted < calls and any(other.advance and not other.cut_off for _, other in self.callers):
+            self._short[dispatcher_id] = None  # They are asked for what they have not used up.
+            open_asks = admitted
+        caller.admitted += admitted
+        caller.decided += open_asks
         self.callers.recount(dispatcher_id, caller)
         self._changed[dispatcher_id] = None
+
+    def _advance(self, dispatcher_id: str, caller: Caller) -> None:
+        """Admit inputs that will come, where there is plenty of room: a busy caller need not ask for each."""
+        report = caller.report
+        uses = report.held or report.waiting or report.assigned
+        if self._short or self.recovering or not uses or report.asked > caller.decided:
+            return
+        more = advance(self.callers.used, caller.advance, self.config.limits) - caller.advance
+        if more >= caller.advance:
+            caller.decided += more
+            caller.admitted += more
+            self.callers.recount(dispatcher_id, caller)
 
     # Leases.
 
@@ -398,6 +428,8 @@ class Pool:
         changed, self._changed = self._changed, {}
         if room and not self._had_room:
             changed.update((i, None) for i, caller in self.callers if caller.report.held_back)
+        elif self._had_room and not room:
+            changed.update((i, None) for i, caller in self.callers if caller.advance)
         self._had_room = room
         for dispatcher_id in changed:
             parked = self.callers.get(dispatcher_id)
@@ -452,9 +484,9 @@ class Pool:
         return PoolView(
             ready=self.ledger.ready,
             starting=self.ledger.count(State.LAUNCHED) + self.ledger.count(State.LOADING),
-            waiting=self.callers.used.pending,
+            waiting=self.callers.waiting,
             pending_limit=self.config.limits.pending,
-            total=self.callers.used.total,
+            total=self.callers.used.total - self.callers.advance,
             total_limit=self.config.limits.total,
             max_containers=self.scaling.settings.max_containers,
         )

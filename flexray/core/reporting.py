@@ -19,6 +19,8 @@ PARKED_TIMEOUT_S = 12.0
 """The controller answers a parked report after 10 s at the latest; past this one, it was lost."""
 RETRY_S = 0.2
 """Pause after a report whose call failed: the controller is restarting."""
+ACKNOWLEDGE_S = 0.020
+"""Where slots are held, an answer is acknowledged so much later; whoever is busy has other news by then."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Reporting:
         self._number = 0
         self._parked = False
         self._sent_at = 0.0
+        self._answered_at = 0.0
         self._not_before = 0.0
         self._told = Tally()
         self._told_standing = Standing(0, 0, 0, 0, 0, holds_any=False)
@@ -66,6 +69,7 @@ class Reporting:
         self._service_count = 0
         self._service_total_s = 0.0
         self._service_sample: list[float] = []
+        self._any_service_told = False
 
     @property
     def is_quiet(self) -> bool:
@@ -81,9 +85,10 @@ class Reporting:
         self._service_total_s += total_s
         self._service_sample += sample_s[: SAMPLES_MAX - len(self._service_sample)]
 
-    def answered(self, report_number: int) -> None:
+    def answered(self, report_number: int, now: float) -> None:
         if report_number == self._number:
             self._parked = False
+            self._answered_at = now
 
     def failed(self, report_number: int, now: float) -> None:
         if report_number == self._number:
@@ -100,6 +105,7 @@ class Reporting:
         told = self._told
         return (
             self._parked
+            and self._any_service_told
             and not self.held_changed
             and now < self._sent_at + NEXT_IN_S
             and tally.asked == told.asked
@@ -114,28 +120,34 @@ class Reporting:
         |---|---|
         | an ask, none other being open | at once |
         | a lease taken or no longer held | at once |
-        | a reply taken in | at once |
-        | waiting grown from 0 or by half | at once |
-        | nothing parked, and anything to do | at once |
+        | waiting grown from 0 or by half, verdicts apart | at once |
+        | the first service times | at once |
+        | an answer taken in, or nothing parked and anything to do | at once; with slots held, 20 ms later |
         | anything else new | `next_in_s` after the last report |
         | no answer in time | again |
         """
         if now < self._not_before:
             return False
         told, open_asks = self._told, tally.asked > tally.decided
-        if self.held_changed or tally.seen != told.seen:
+        if self.held_changed or tally.asked > tally.decided >= told.asked:
             return True
-        if tally.asked > told.asked and tally.decided >= told.asked:
+        if self._service_count and not self._any_service_told:
             return True
-        if standing.waiting > 1.5 * self._told_standing.waiting:
+        if standing.waiting > 1.5 * (self._told_standing.waiting + self._verdicts(tally)):
             return True
+        answered = tally.seen != told.seen
+        if answered or not self._parked:
+            quiet = standing.is_empty and self._told_standing.is_empty and not (open_asks or answered)
+            return not quiet and (not standing.holds_any or now >= self._answered_at + ACKNOWLEDGE_S)
         silent_s = now - self._sent_at
-        if not self._parked:
-            quiet = standing.is_empty and self._told_standing.is_empty and not open_asks
-            return not quiet
         if silent_s >= (ASK_TIMEOUT_S if open_asks else PARKED_TIMEOUT_S):
             return True
         return silent_s >= next_in_s and (self._told_standing != standing or tally.arrived != told.arrived)
+
+    def _verdicts(self, tally: Tally) -> int:
+        """Inputs that the last report asked for and that may wait by now, as the controller knows."""
+        told = self._told
+        return max(0, min(told.asked, tally.decided) - told.decided)
 
     def make(self, tally: Tally, standing: Standing, held: tuple[Lease, ...], now: float) -> Report:
         """The next report; whatever it says counts as told."""
@@ -160,6 +172,7 @@ class Reporting:
         self._told = Tally(tally.arrived, tally.asked, tally.decided, tally.admitted, tally.seen)
         self._told_standing = standing
         self._parked, self._sent_at, self.held_changed = True, now, False
+        self._any_service_told = self._any_service_told or self._service_count > 0
         self._returned, self._service_sample = [], []
         self._service_count, self._service_total_s = 0, 0.0
         return report

@@ -114,7 +114,7 @@ class Scaling:
 
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
-        if callers.demand or callers.assigned or callers.used.pending:
+        if callers.demand or callers.assigned or callers.waiting:
             self._active_at = now
         if not callers.demand:
             self._demand_since = None

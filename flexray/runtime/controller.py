@@ -146,7 +146,7 @@ class Controller:
         ready = ledger.count(State.READY)
         decision = pool.scaling.decisions[-1] if pool.scaling.decisions else None
         return {
-            "backlog": callers.used.pending,
+            "backlog": callers.waiting,
             "num_total_runners": ready + ledger.count(State.LAUNCHED) + ledger.count(State.LOADING),
             "num_running_inputs": callers.assigned,
             "input_headroom": max(0, ready * ledger.slots - callers.assigned),

@@ -7,12 +7,13 @@ modules that are really imported there, so that a class stays the same class.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from flexray.errors import SerializationError
 from flexray.serialization.failures import first_line, packing_failure, type_name, unpacking_error
-from flexray.serialization.values import Packed, pack, unpack
+from flexray.serialization.values import PLAIN, PROTOCOL, Packed, pack, unpack
 
 
 def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
@@ -21,6 +22,8 @@ def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
     Raises:
         SerializationError: An argument cannot be packed; the message names it and its type.
     """
+    if not kwargs and PLAIN.issuperset(map(type, args)):
+        return pickle.dumps((args, kwargs), PROTOCOL)
     try:
         return pack((args, kwargs), users_files_by_value=True)
     except Exception as error:
@@ -36,10 +39,11 @@ def unpack_call(
         DeserializationError: They cannot be unpacked here; the message names the missing module or the cause.
     """
     try:
-        return cast(tuple[tuple[Any, ...], dict[str, Any]], unpack(packed, references))
+        call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(packed, references)
     except Exception as error:
         hint = 'containers get packages with runtime_env={"pip": [...]}'
         raise unpacking_error("the arguments", error, hint) from error
+    return call
 
 
 def pack_result(value: object) -> Packed:

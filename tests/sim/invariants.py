@@ -156,6 +156,8 @@ class Checks:
 
     def _stopped_in_time(self) -> None:
         world = self.world
+        if any(c.alive and c.placed and not c.ready for c in world.containers.values()):
+            return  # It was needed when it was started, and ends when it is ready.
         if world.is_steady and not world.open_inputs and world.now > world.over_after:
             last_at = max(world.settled_at, world.ready_at, world.ran_at)
             late_s = world.now - last_at - world.settings.scaledown_window
@@ -215,6 +217,7 @@ class Checks:
             callers.demand,
             callers.assigned,
             callers.unseen_leases,
+            callers.advance,
             callers.used.pending,
             callers.used.total,
         )

@@ -179,6 +179,41 @@ def _make_slow(world: World) -> None:
     world.service_time = lambda: next(times, 0.001)  # type: ignore[method-assign]
 
 
+def a_call_in_advance_beside_a_long_one_takes_a_few_hops() -> None:
+    """A call that is admitted in advance and needs a slot more is told of at once."""
+    settings = AutoscalerSettings(min_containers=3)
+    world = World(Scenario(10, callers=1, service_s=5.0, service_spread=0.0, settings=settings))
+    (caller,) = world.callers.values()
+    world.at(4.0, lambda: caller.submit([0], patient=False))
+    world.at(4.2, lambda: caller.submit([1], patient=False))
+    world.at(4.24, lambda: setattr(world, "service_time", lambda: 0.001))
+    world.at(4.25, lambda: caller.submit([2], patient=False))
+    _played(world, 6.0)
+    tally, over_at = caller.dispatch._tally, world.truth[2].settled_at or 99.0
+    _promise(tally.decided > 3, "4: nothing was admitted in advance")
+    _promise(over_at < 4.28, f"16: the call was over at {over_at}")
+
+
+def an_advance_comes_back_when_others_need_the_room() -> None:
+    """One caller may let 40 inputs in without asking; another asks for more than the whole limit."""
+    for seed in range(5):
+        settings, limits = AutoscalerSettings(min_containers=1, max_containers=1), Limits(pending=100)
+        world = World(
+            Scenario(seed, callers=2, service_s=9.0, service_spread=0.0, settings=settings, limits=limits)
+        )
+        first, second = world.callers.values()
+        for number in range(4):
+            world.at(4.0 + 0.1 * number, lambda c=first, i=number: c.submit([i], patient=False))
+        world.at(5.0, lambda c=second: c.submit(list(range(4, 124)), patient=False))
+        _played(world, 4.9)
+        tally = first.dispatch._tally
+        _promise(tally.decided - tally.asked >= 20, f"4: {tally.decided - tally.asked} in advance")
+        _played(world, 5.1)
+        waiting = sum(caller.dispatch.waiting for caller in world.callers.values())
+        _promise(waiting == 100, f"4: {waiting} wait where 100 may")
+        _promise(tally.decided == tally.asked, f"4: {tally.decided - tally.asked} in advance are kept")
+
+
 def a_call_on_a_warm_pool_takes_a_few_hops() -> None:
     """A single call that finds an idle container is over within a few messages."""
     settings = AutoscalerSettings(min_containers=1, max_containers=1)
@@ -386,6 +421,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         no_input_waits_behind_a_long_one,
         a_call_on_a_warm_pool_takes_a_few_hops,
         a_call_beside_a_long_one_takes_a_few_hops,
+        a_call_in_advance_beside_a_long_one_takes_a_few_hops,
+        an_advance_comes_back_when_others_need_the_room,
         a_returned_lease_is_not_taken_again,
         an_old_reply_changes_nothing,
         a_free_slot_beside_an_open_ask_belongs_to_it,

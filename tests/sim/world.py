@@ -81,6 +81,8 @@ class World:
         """Containers from the decision to start them until Ray says that they are dead."""
         self.placed = 0
         """Containers that Ray has a place for and that have not died."""
+        self.known_dead: dict[str, None] = {}
+        """Callers of whose death the controller was told."""
         self.starts_over_max = 0
         self.needless_starts = 0
         self.stopped_with_lease = 0
@@ -202,6 +204,10 @@ class World:
             self.at(self.stalled_until, self.tick)
             return
         self.control(Ticked())
+        if self.pool is not None:
+            for name in self.pool.silent():
+                if name in self.known_dead:  # A report of it was on its way when the pool was told.
+                    self.control(DispatcherLost(name))
         sharing = self.pool is not None and self.pool.is_sharing
         self.after(SHARING_TICK_S if sharing else TICK_S, self.tick)
 
@@ -343,6 +349,7 @@ class World:
 
     def tell_caller_lost(self, name: str) -> None:
         self.store.pop(name, None)
+        self.known_dead[name] = None
         self.control(DispatcherLost(name))
 
     def change_settings(self, settings: AutoscalerSettings) -> None:

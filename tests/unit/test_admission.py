@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexray.config import Limits
-from flexray.core.admission import Occupied, admissible, has_room, occupied
+from flexray.core.admission import ADVANCE_MAX, ADVANCE_MIN, Occupied, admissible, advance, has_room, occupied
 
 COUNTS = st.integers(0, 1000)
 
@@ -59,3 +59,20 @@ def test_a_map_is_admitted_however_small_the_limit() -> None:
 )
 def test_maps_may_ask_below_nine_tenths_of_both_limits(pending: int, total: int, room: bool) -> None:
     assert has_room(Occupied(pending, total), Limits(pending=100, total=200)) is room
+
+
+@pytest.mark.parametrize(
+    ("pending", "own", "limit", "expected"),
+    [
+        (0, 0, 2000, ADVANCE_MAX),
+        (1000, 0, 2000, 400),
+        (1400, 400, 2000, 400),
+        (1800, 0, 2000, 0),
+        (0, 0, 2 * ADVANCE_MIN, 0),
+        (0, 0, 40, 18),
+    ],
+)
+def test_an_advance_is_half_of_the_room_and_nothing_where_there_is_little(
+    pending: int, own: int, limit: int, expected: int
+) -> None:
+    assert advance(Occupied(pending, pending), own, Limits(pending=limit)) == expected

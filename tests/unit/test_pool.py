@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from flexray.config import AutoscalerSettings, Limits
+from flexray.core.admission import ADVANCE_MAX
 from flexray.core.dispatch import LINGER_S
 from flexray.core.events import (
     AnswerReport,
@@ -316,3 +317,40 @@ def test_a_caller_that_never_reports_holds_up_nobody_for_more_than_fifteen_secon
     caller = hand.pool.callers.get("e")
     assert caller is not None
     assert caller.admitted == 1
+
+
+def test_a_busy_caller_gets_verdicts_in_advance_and_an_idle_one_none() -> None:
+    hand = Hand()
+    hand.report(asked=1, arrived=1)
+    assert hand.newest["d"].decided == 1
+    hand.report(asked=2, arrived=2, waiting=1)
+    advance = hand.newest["d"].decided - 2
+    assert advance == ADVANCE_MAX
+    assert hand.newest["d"].admitted == hand.newest["d"].decided
+    view = hand.pool.view()
+    assert (view.waiting, view.total) == (2, 2)
+    assert hand.pool.callers.used.pending == 2 + advance
+
+
+def test_verdicts_that_an_earlier_controller_gave_are_taken_as_told() -> None:
+    hand = Hand(epoch=2)
+    hand.report(asked=12, decided=2, admitted=2, waiting=2)
+    hand.report(asked=12, decided=60, admitted=60, waiting=10)
+    assert hand.pool.callers.waiting == 10
+    assert hand.pool.callers.used.pending == 10 + 60 - 12
+
+
+def test_a_lease_of_an_earlier_controller_without_room_is_taken_back_before_its_container_stops() -> None:
+    hand = Hand(epoch=2, found=("f#1",), settings={"scaledown_window": 2})
+    hand.tell(ContainerReady("f#1"))
+    hand.report("new", asked=1)
+    assert len(hand.newest["new"].leases) == 1
+    held = Lease(5, "f#1")
+    hand.report("old", held=(held,))
+    hand.report("new", held=())
+    hand.tick(30.0)
+    assert ReleaseLease("f#1", 5) in hand.effects
+    assert not hand.of(StopContainer)
+    hand.tell(LeaseReleased("f#1", 5))
+    hand.tick(30.0)
+    assert hand.of(StopContainer)

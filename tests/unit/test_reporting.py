@@ -6,6 +6,7 @@ import pytest
 
 from flexray.core.events import Lease
 from flexray.core.reporting import (
+    ACKNOWLEDGE_S,
     ASK_TIMEOUT_S,
     NEXT_IN_S,
     PARKED_TIMEOUT_S,
@@ -42,7 +43,6 @@ def test_one_that_uses_nothing_is_quiet() -> None:
     ("tally", "standing", "expected"),
     [
         (Tally(asked=1, arrived=1), BUSY, True),
-        (Tally(seen=1), BUSY, True),
         (Tally(), Standing(7, 1, 0, 0, 0, holds_any=True), True),
         (Tally(), Standing(6, 1, 0, 0, 0, holds_any=True), False),
         (Tally(arrived=1), BUSY, False),
@@ -78,10 +78,32 @@ def test_other_news_rides_along_or_waits_its_time() -> None:
 
 def test_a_report_is_parked_while_anything_is_held_or_waits() -> None:
     reporting = parked(Tally())
-    reporting.answered(0)  # Of an older report: nothing is known of the parked one.
-    assert not due(reporting, Tally())
-    reporting.answered(1)
-    assert due(reporting, Tally())
+    reporting.answered(0, 0.0)  # Of an older report: nothing is known of the parked one.
+    assert not due(reporting, Tally(), now=0.1)
+    reporting.answered(1, 0.2)
+    assert due(reporting, Tally(), now=0.2 + ACKNOWLEDGE_S)
+
+
+def test_an_answer_is_acknowledged_at_once_where_nothing_is_held_and_soon_where_slots_are() -> None:
+    answered = Tally(asked=1, decided=1, admitted=1, seen=1)
+    for standing, delay_s in ((Standing(4, 0, 0, 0, 0, holds_any=False), 0.0), (BUSY, ACKNOWLEDGE_S)):
+        reporting = parked(Tally(asked=1), standing)
+        reporting.answered(1, 0.5)
+        assert not delay_s or not due(reporting, answered, standing, now=0.5 + delay_s / 2)
+        assert due(reporting, answered, standing, now=0.5 + delay_s)
+
+
+def test_an_answer_is_acknowledged_by_who_has_nothing_to_do_too() -> None:
+    reporting = parked(Tally(), IDLE)
+    reporting.answered(1, 0.5)
+    assert due(reporting, Tally(seen=1), IDLE, now=0.5)
+
+
+def test_waiting_that_verdicts_explain_is_no_news() -> None:
+    reporting = parked(Tally(asked=6, decided=2))
+    admitted = Tally(asked=6, decided=6, admitted=6)
+    assert not due(reporting, admitted, Standing(12, 1, 0, 0, 0, holds_any=True))
+    assert due(reporting, admitted, Standing(13, 1, 0, 0, 0, holds_any=True))
 
 
 def test_asks_without_a_verdict_and_parked_reports_without_an_answer_are_repeated() -> None:
@@ -93,10 +115,10 @@ def test_asks_without_a_verdict_and_parked_reports_without_an_answer_are_repeate
 
 def test_the_last_report_says_that_nothing_is_held() -> None:
     reporting = parked(Tally())
-    reporting.answered(1)
+    reporting.answered(1, 0.5)
     assert due(reporting, Tally(), IDLE)
     reporting.make(Tally(), IDLE, (), 1.0)
-    reporting.answered(2)
+    reporting.answered(2, 1.0)
     assert not due(reporting, Tally(), IDLE, now=100.0)
     assert reporting.is_quiet
 
