@@ -70,10 +70,8 @@ class Session:
 
     def close_app(self, app_id: str) -> None:
         """End an app with everything that it started."""
-        try:
-            self._ask("close_app", app_id)
-        finally:
-            self.dispatcher.close_app(app_id)
+        self.dispatcher.close_app(app_id)  # First, or the controller's word that it is gone comes before.
+        self._ask("close_app", app_id)
 
     def open_variant(self, app_id: str, pool_id: str, base_pool_id: str, config: FunctionConfig) -> None:
         """Add a pool with the code of another and options of its own; again is fine."""

@@ -11,11 +11,14 @@ from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
     AnswerReport,
     BatchReturned,
+    ContainerLost,
     InputsSubmitted,
     Lease,
+    ReclaimBatch,
     Reply,
     ReplyReceived,
     SendBatch,
+    Settle,
     StartContainer,
     Ticked,
 )
@@ -270,6 +273,39 @@ def a_free_slot_beside_an_open_ask_belongs_to_it() -> None:
     _promise(sent == 1, f"4: {sent} of 2 calls were sent without asking")
 
 
+def an_overtaken_reclaim_comes_again() -> None:
+    """One input was sent ahead of a batch that is late, and the first try to have it back came to nothing."""
+    dispatch, lease = _with_a_slot()
+    dispatch.handle(InputsSubmitted([1]), 0.1)
+    dispatch.handle(InputsSubmitted([2]), 0.1)
+    dispatch.handle(ReplyReceived(Reply(2, (lease,), decided=2, admitted=2, room=True), 2), 0.1)
+    leases = (lease, Lease(8, "f#2"))
+    effects = dispatch.handle(ReplyReceived(Reply(3, leases, decided=2, admitted=2, room=True), 3), 0.4)
+    effects += dispatch.handle(Ticked(), 1.6)
+    tries = [effect.batch_id for effect in effects if isinstance(effect, ReclaimBatch)]
+    _promise(tries.count(3) == 2, f"8: asked back were {tries}")
+
+
+def only_deaths_alone_count_against_an_input() -> None:
+    """Two inputs of one batch die with their container; each has three deaths of its own before it is lost."""
+    dispatch, lease = _with_a_slot()
+    dispatch.handle(InputsSubmitted([1]), 0.1)
+    dispatch.handle(InputsSubmitted([2, 3]), 0.1)
+    effects = dispatch.handle(ReplyReceived(Reply(2, (lease,), decided=3, admitted=3, room=True), 2), 0.1)
+    dispatch.handle(BatchReturned(2, bytes([OK]), [None], ran=1, busy_s=0.001), 0.2)
+    deaths = 0
+    for number in range(2, 12):
+        effects += dispatch.handle(ContainerLost(f"f#{number - 1}"), 0.1 * number)
+        deaths += 1
+        leases = (Lease(6 + number, f"f#{number}"),)
+        reply = Reply(1 + number, leases, decided=3, admitted=3, room=True)
+        effects += dispatch.handle(ReplyReceived(reply, number), 0.1 * number)
+        lost = [effect.input_ids for effect in effects if isinstance(effect, Settle)]
+        if lost:
+            break
+    _promise(deaths == 1 + 5, f"14: {lost} lost after {deaths} deaths")
+
+
 def a_container_counts_its_own_slots() -> None:
     """Whatever leases say, what does not fit goes back."""
     occupancy = Occupancy(slots=1)
@@ -426,6 +462,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_returned_lease_is_not_taken_again,
         an_old_reply_changes_nothing,
         a_free_slot_beside_an_open_ask_belongs_to_it,
+        an_overtaken_reclaim_comes_again,
+        only_deaths_alone_count_against_an_input,
         a_container_counts_its_own_slots,
         an_at_most_once_batch_that_nobody_remembers_is_lost,
         idle_slots_count_in_the_total,

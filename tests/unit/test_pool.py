@@ -334,7 +334,7 @@ def test_a_busy_caller_gets_verdicts_in_advance_and_an_idle_one_none() -> None:
 
 def test_verdicts_that_an_earlier_controller_gave_are_taken_as_told() -> None:
     hand = Hand(epoch=2)
-    hand.report(asked=12, decided=2, admitted=2, waiting=2)
+    hand.report(asked=12, decided=2, admitted=2)
     hand.report(asked=12, decided=60, admitted=60, waiting=10)
     assert hand.pool.callers.waiting == 10
     assert hand.pool.callers.used.pending == 10 + 60 - 12
