@@ -13,6 +13,7 @@ print(list(square.map(range(10))))
 """
 
 from flexray.app import App
+from flexray.cls import Cls
 from flexray.config import Limits, Retries
 from flexray.context import current_attempt, current_input_id, is_local
 from flexray.errors import (
@@ -30,11 +31,13 @@ from flexray.errors import (
     SerializationError,
 )
 from flexray.function import Function
+from flexray.marks import batched, concurrent, enter, exit, method, parameter  # noqa: A004
 
 __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Cls",
     "ContainerStartError",
     "DeserializationError",
     "Error",
@@ -50,7 +53,13 @@ __all__ = [
     "ResourceExhaustedError",
     "Retries",
     "SerializationError",
+    "batched",
+    "concurrent",
     "current_attempt",
     "current_input_id",
+    "enter",
+    "exit",
     "is_local",
+    "method",
+    "parameter",
 ]

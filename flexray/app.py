@@ -11,14 +11,15 @@ import inspect
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from flexray import backend
+from flexray.cls import Cls
 from flexray.config import FunctionOptions, FunctionSource, check_environment, check_name
 from flexray.errors import ExecutionError, InvalidError
-from flexray.function import Function, Home, is_generator
+from flexray.function import Function, Home
 from flexray.serialization import pack_function
 
 logger = logging.getLogger("flexray")
@@ -70,7 +71,7 @@ class App:
         if name is not None:
             check_name("app", name)
         self.name = name
-        self.functions: dict[str, Function[..., Any]] = {}
+        self.functions: dict[str, Function[..., Any] | Cls] = {}
         self.entrypoints: dict[str, LocalEntrypoint] = {}
         self._runtime_env, self._env = check_environment("App", runtime_env, env)
         self._home = Home(name or UNNAMED)
@@ -102,7 +103,30 @@ class App:
 
         return cast(FunctionDecorator, decorate)
 
-    def _add(self, function: Function[..., Any]) -> None:
+    def cls(self, *wrong: Any, **options: Unpack[FunctionOptions]) -> Callable[[type], Cls]:
+        """Make a class's methods run in containers, each with one instance. Options: see `FunctionOptions`.
+
+        Raises:
+            InvalidError: An option is unknown or out of bounds, or the class cannot be used as one.
+        """
+        if wrong:
+            raise InvalidError(
+                f"@app.cls got {wrong[0]!r:.60} where its options go", "write @app.cls() with parentheses"
+            )
+
+        def decorate(raw: type) -> Cls:
+            if not inspect.isclass(raw):
+                name = getattr(raw, "__name__", repr(raw))
+                raise InvalidError(
+                    f"@app.cls decorates {name:.60}, which is not a class", "use @app.function() for it"
+                )
+            decorated = Cls(self._home, raw, {"env": None, **options})
+            self._add(decorated)
+            return decorated
+
+        return decorate
+
+    def _add(self, function: Function[..., Any] | Cls) -> None:
         if function.name in self.functions:
             logger.warning(
                 "two functions of %s are called %s: the later one is used", self._home.app_name, function.name
@@ -192,9 +216,12 @@ class RunningApp:
         sources = []
         for function in self.app.functions.values():
             config = function.config.model_copy(update={"env": {**env, **function.config.env}})
-            sources.append(
-                FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
-            )
+            source = FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
+            if isinstance(function, Cls):
+                source = replace(
+                    source, parameters={}, is_template=function.is_template, has_exit=function.has_exit
+                )
+            sources.append(source)
         return sources
 
     def stop(self) -> None:
@@ -235,12 +262,8 @@ def _environment(app: App) -> Mapping[str, Any]:
 def _check_function(raw: Any) -> None:
     what = f"@app.function decorates {getattr(raw, '__name__', raw)!s:.60}"
     if inspect.isclass(raw):
-        raise InvalidError(f"{what}, which is a class", "decorate a function")
+        raise InvalidError(f"{what}, which is a class", "use @app.cls() for it")
     if isinstance(raw, Function):
         raise InvalidError(f"{what}, which is decorated already", "give one @app.function all its options")
     if not callable(raw) or not hasattr(raw, "__name__"):
         raise InvalidError(f"{what}, which is not a function but {type(raw).__name__}", "wrap it in a def")
-    if is_generator(raw):
-        raise InvalidError(
-            f"{what}, which is a generator function", "return a list instead, or map over its items"
-        )

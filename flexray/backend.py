@@ -6,18 +6,45 @@ One rule: this is the only way from the API to Ray, and `connect` holds the one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
 from flexray.core.status import PoolView, Sink
 
 
+class Results(Protocol):
+    """The results of one input that is a generator, on their way."""
+
+    outcome: tuple[int, Any] | None
+    """(status, payload) once it is over."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether results can be asked for, or none will come."""
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether there may be results that have not been fetched."""
+
+    def fetch(self) -> list[Any]:
+        """The next packed results; blocks until there are some, or news of another kind."""
+
+    async def fetch_async(self) -> list[Any]:
+        """The same for a coroutine."""
+
+    def close(self) -> None:
+        """Nobody reads any more: the generator is to end."""
+
+
 class Client(Protocol):
     """One pool, as this process uses it."""
 
-    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Pack the arguments of one input."""
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any], method: str = "") -> Any:
+        """Pack the arguments of one input, for that method of a class."""
+
+    def stream(self, prepared: Any, changed: Callable[[], None]) -> Results:
+        """Run one input whose results are read one by one; `changed` is called when there may be news."""
 
     def call(self, prepared: Any) -> tuple[int, Any]:
         """Run one input; blocks for its (status, payload)."""
@@ -25,8 +52,8 @@ class Client(Protocol):
     def submit(self, prepared: Sequence[Any], sink: Sink, *, patient: bool) -> list[int]:
         """Run inputs; patient ones wait for room instead of being refused. Returns their ids."""
 
-    def cancel(self, input_ids: Sequence[int]) -> None:
-        """Settle these inputs as cancelled, unless they are settled."""
+    def cancel(self, input_ids: Sequence[int], *, interrupt: bool = True) -> None:
+        """Settle these inputs as cancelled, unless they are settled; end them where they run, or let them."""
 
     def cancel_sink(self, sink: Sink) -> None:
         """Settle whatever this sink still waits for as cancelled."""
@@ -65,8 +92,15 @@ class Backend(Protocol):
     def close_app(self, app_id: str) -> None:
         """End an app with everything that it started."""
 
-    def open_variant(self, app_id: str, pool_id: str, base_pool_id: str, config: FunctionConfig) -> None:
-        """Add a pool with the code of another and options of its own; again is fine."""
+    def open_variant(
+        self,
+        app_id: str,
+        pool_id: str,
+        base_pool_id: str,
+        config: FunctionConfig,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a pool with the code of another, and with options and parameters of its own; again is fine."""
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""

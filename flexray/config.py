@@ -155,6 +155,33 @@ class Limits(_Settings):
     """Waiting inputs of `.spawn`, which count in no other limit."""
 
 
+class Concurrency(_Settings):
+    """How many inputs one container runs at once."""
+
+    max_inputs: int = _rule("a whole number from 1 to 1000", "1 is the default", default=1, ge=1, le=1000)
+    """The most at once, while more containers are starting or none can be had."""
+    target_inputs: int | None = _rule(
+        "a whole number, 1 or more", "leave it out for max_inputs", default=None, ge=1
+    )
+    """How many the pool is sized for; None is `max_inputs`."""
+
+    @model_validator(mode="after")
+    def _check_target(self) -> Self:
+        if self.target_inputs is not None and self.target_inputs > self.max_inputs:
+            rule = f"must not exceed max_inputs, which is {self.max_inputs}"
+            _refuse("target_inputs", self.target_inputs, rule, "lower target_inputs or raise max_inputs")
+        return self
+
+
+class Batching(_Settings):
+    """How single inputs are gathered into one call."""
+
+    max_batch_size: int = _rule("a whole number from 1 to 1000", "as in max_batch_size=64", ge=1, le=1000)
+    """A batch of so many starts at once."""
+    wait_ms: int = _rule("milliseconds from 0 to 600000", "0 waits for nothing", ge=0, le=600_000)
+    """How long after its first input a smaller batch starts."""
+
+
 class Gpu(_Settings):
     """GPUs of one kind."""
 
@@ -289,6 +316,40 @@ class FunctionConfig(_Settings):
     """Never run again an input that may have started."""
     limits: Limits = _rule("Limits(...)", "as in limits=flexray.Limits(pending=100)", default_factory=Limits)
     """How many inputs the pool may hold."""
+    single_use_containers: bool = _rule("True or False", "False is the default", default=False)
+    """A container serves one input and ends."""
+    is_generator: bool = _rule("True or False", "leave it out: it is seen at the function", default=False)
+    """It gives its results one by one; such an input that may have started never runs again."""
+    concurrency: Concurrency = Field(default_factory=Concurrency)
+    """What `@flexray.concurrent` says."""
+    batching: Batching | None = None
+    """What `@flexray.batched` says."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.is_generator and self.retries is not None:
+            hint = "what was read cannot be taken back; catch the error in the generator, or return a list"
+            _refuse("retries", self.retries, "a generator runs once", hint)
+        if self.is_generator and self.batching is not None:
+            _refuse("batching", self.batching, "a generator cannot be batched", "return a list of results")
+        if self.single_use_containers and self.slots > 1:
+            hint = "leave out @flexray.concurrent and @flexray.batched, or single_use_containers"
+            _refuse("single_use_containers", True, f"its containers run {self.slots} inputs at once", hint)
+        return self
+
+    @property
+    def slots(self) -> int:
+        """Inputs that one container may have at once."""
+        return self.concurrency.max_inputs * self._batch_size
+
+    @property
+    def target_slots(self) -> int:
+        """Inputs per container that the pool is sized for."""
+        return (self.concurrency.target_inputs or self.concurrency.max_inputs) * self._batch_size
+
+    @property
+    def _batch_size(self) -> int:
+        return 1 if self.batching is None else self.batching.max_batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +360,13 @@ class FunctionSource:
     """`APP_ID/FUNCTION`."""
     config: FunctionConfig
     code: bytes
-    """Packed."""
+    """The function or the class, packed."""
+    parameters: dict[str, Any] | None = None
+    """Of an instance of a class; None for a function."""
+    is_template: bool = False
+    """A class with parameters: pools are made of it, and it has none itself."""
+    has_exit: bool = False
+    """A class with exit hooks, which its containers run before they end."""
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -323,6 +390,8 @@ class FunctionOptions(TypedDict, total=False):
     retries: int | Retries | None
     at_most_once: bool | None
     limits: Limits | None
+    single_use_containers: bool | None
+    is_generator: bool | None
 
 
 _RENAMED = {
@@ -334,12 +403,23 @@ _RENAMED = {
 """Earlier names in Modal's programs, and what they are called now."""
 
 
-def check_options(function_name: str, options: Mapping[str, Any]) -> FunctionConfig:
+class Marks(TypedDict, total=False):
+    """What `@flexray.concurrent` and `@flexray.batched` said, and what was seen at the function."""
+
+    concurrency: Concurrency
+    batching: Batching
+    is_generator: bool
+
+
+def check_options(
+    function_name: str, options: Mapping[str, Any], marks: Marks | None = None
+) -> FunctionConfig:
     """The configuration that a decorator's keywords ask for.
 
     Args:
         function_name: The function's or class's own name, used where `name` is not given.
         options: The keywords of `FunctionOptions`; None stands for the default.
+        marks: What other decorators said.
 
     Raises:
         InvalidError: An option is unknown, or its value is out of bounds.
@@ -349,7 +429,7 @@ def check_options(function_name: str, options: Mapping[str, Any]) -> FunctionCon
         for option in options:
             if option not in FunctionOptions.__annotations__:
                 _refuse_unknown(option, "@app.function or @app.cls", FunctionOptions.__annotations__)
-        given = {"name": name, **_without_none(options)}
+        given = {"name": name, **(marks or {}), **_without_none(options)}
         check_name("function", given["name"])
         autoscaler = AutoscalerSettings(**_take(given, AutoscalerSettings))
         resources = Resources(**_take(given, Resources))

@@ -14,10 +14,20 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from flexray import backend
-from flexray.config import AutoscalerSettings, FunctionConfig, FunctionOptions, check_options
+from flexray.config import (
+    AutoscalerSettings,
+    Batching,
+    Concurrency,
+    FunctionConfig,
+    FunctionOptions,
+    Marks,
+    check_options,
+)
 from flexray.dual import Dual, DualIterable
 from flexray.errors import ExecutionError, InvalidError
+from flexray.generators import results, results_async
 from flexray.mapping import Map, MapOptions, arguments_in, check_iterators, logger, spread, zipped
+from flexray.marks import marks_of
 from flexray.outcome import value_of
 
 P = ParamSpec("P")
@@ -72,7 +82,10 @@ class Function(Generic[P, R]):
         options: Mapping[str, Any],
         variant: tuple[tuple[str, Any], ...] = (),
     ) -> None:
-        config = check_options(raw.__name__, {**options, **dict(variant)})
+        given: dict[str, Any] = {**options, **dict(variant)}
+        marks = marks_of(raw)
+        marks["is_generator"] = is_generator(raw)
+        config = check_options(raw.__name__, given, overridden(marks, given))
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.__wrapped__ = raw
@@ -81,6 +94,8 @@ class Function(Generic[P, R]):
         self._config = config
         self._options = dict(options)
         self._variant = variant
+        self._method = ""
+        """Which of a class's methods it is; a function is none."""
         self._connection: tuple[str, backend.Backend, backend.Client] | None = None
 
     @property
@@ -139,15 +154,17 @@ class Function(Generic[P, R]):
         return Dual(self._remote, self._remote_async)
 
     def _remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._refuse_generator("remote")
         _warn_in_loop(self.name)
         client = self._client()
-        status, payload = client.call(client.prepare(args, kwargs))
+        status, payload = client.call(client.prepare(args, kwargs, self._method))
         return cast(R, value_of(self.name, self._config.at_most_once, client, status, payload))
 
     async def _remote_async(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._refuse_generator("remote")
         client = self._client()
         waiter = _AsyncWaiter()
-        input_ids = client.submit([client.prepare(args, kwargs)], waiter, patient=False)
+        input_ids = client.submit([client.prepare(args, kwargs, self._method)], waiter, patient=False)
         try:
             status, payload = await waiter.future
         except BaseException:  # Cancelled: the input is not wanted any more.
@@ -155,6 +172,49 @@ class Function(Generic[P, R]):
             raise
         value = value_of(self.name, self._config.at_most_once, client, status, payload)
         return cast(R, value)
+
+    @property
+    def remote_gen(self) -> DualIterable[..., Any]:
+        """Run a generator function in a container; an iterable of what it yields, as it yields.
+
+        The generator is at most 16 results ahead of the reader, and is closed where the reader leaves its
+        loop. It runs once: where its container dies, `InputLostError` follows the results read so far.
+
+        Raises:
+            InvalidError: The function is not a generator.
+            Exception: As `remote`; what the generator raises comes after the results before it.
+        """
+        return DualIterable(
+            self._remote_gen, self._remote_gen_async, f"{self.name}.remote_gen", self._check_generator
+        )
+
+    def _remote_gen(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        client = self._client()
+        return results(client, self.name, client.prepare(args, kwargs, self._method))
+
+    def _remote_gen_async(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        self._check_generator()
+        client = self._client()
+        return results_async(client, self.name, client.prepare(args, kwargs, self._method))
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether its results come one by one."""
+        return self._config.is_generator
+
+    def _check_generator(self, *_: Any, **__: Any) -> None:
+        if not self.is_generator:
+            raise InvalidError(
+                f"{self.name}.remote_gen is for generator functions, and {self.name} is none",
+                f"use {self.name}.remote(...)",
+            )
+
+    def _refuse_generator(self, method: str) -> None:
+        if self.is_generator:
+            raise InvalidError(
+                f"{self.name}.{method} gives one result, and {self.name} is a generator function",
+                f"use `for result in {self.name}.remote_gen(...)`",
+            )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process; returns what it returns (a coroutine if it is async)."""
@@ -241,7 +301,9 @@ class Function(Generic[P, R]):
         return self._new_map(keywords, total).outputs_async(iterator)
 
     def _new_map(self, keywords: MapKeywords, total: int | None) -> Map:
+        self._refuse_generator("map")
         options = _map_options(self.name, keywords)
+        options.method = self._method
         if keywords.get("wrap_returned_exceptions") is not None:  # Here, for options are checked twice.
             logger.warning("wrap_returned_exceptions does nothing: FlexRay never wraps exceptions")
         return Map(self._client(), self.name, self._config.at_most_once, options, total)
@@ -304,8 +366,27 @@ class Function(Generic[P, R]):
                 f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its name",
                 "decorate the function again with @app.function(name=...) for a function of another name",
             )
-        variant = {**dict(self._variant), **cast(dict[str, Any], options)}
-        return Function(self._home, self._raw, self._options, tuple(sorted(variant.items())))
+        return self._with(**cast(dict[str, Any], options))
+
+    def with_concurrency(self, max_inputs: int, target_inputs: int | None = None) -> Function[P, R]:
+        """A handle whose containers run several inputs at once, as `@flexray.concurrent`; see `with_options`.
+
+        Raises:
+            InvalidError: A value is out of bounds.
+        """
+        return self._with(**{CONCURRENCY: Concurrency(max_inputs=max_inputs, target_inputs=target_inputs)})
+
+    def with_batching(self, max_batch_size: int, wait_ms: int) -> Function[P, R]:
+        """A handle whose inputs are gathered into lists, as `@flexray.batched`; see `with_options`.
+
+        Raises:
+            InvalidError: A value is out of bounds.
+        """
+        return self._with(**{BATCHING: Batching(max_batch_size=max_batch_size, wait_ms=wait_ms)})
+
+    def _with(self, **options: Any) -> Function[P, R]:
+        variant = tuple(sorted({**dict(self._variant), **options}.items()))
+        return Function(self._home, self._raw, self._options, variant)
 
     # Connection.
 
@@ -318,12 +399,16 @@ class Function(Generic[P, R]):
                 f"{self.name}.local(...) runs it here",
             )
         started = self._home.started
-        if started is not None and self.name not in started:
+        if started is not None and self._started_name() not in started:
             raise ExecutionError(
                 f"{self.name} was added to its app {self._home.app_name} after that had started",
                 "stop the app and start it again",
             )
-        return self._base_pool_id(app_id) + _suffix(self._variant)
+        return self._base_pool_id(app_id) + suffix(self._variant)
+
+    def _started_name(self) -> str:
+        """What its app knows it by."""
+        return self.name
 
     def _base_pool_id(self, app_id: str) -> str:
         return f"{app_id}/{self.name}"
@@ -361,7 +446,20 @@ class _AsyncWaiter:
             )
 
 
-def _suffix(variant: tuple[tuple[str, Any], ...]) -> str:
+CONCURRENCY, BATCHING = "@concurrent", "@batched"
+"""What `with_concurrency` and `with_batching` are called among the options of a variant."""
+
+
+def overridden(marks: Marks, options: dict[str, Any]) -> Marks:
+    """The marks with those in their place that a variant has among its options, which are taken out."""
+    if CONCURRENCY in options:
+        marks["concurrency"] = options.pop(CONCURRENCY)
+    if BATCHING in options:
+        marks["batching"] = options.pop(BATCHING)
+    return marks
+
+
+def suffix(variant: tuple[tuple[str, Any], ...]) -> str:
     """What tells the pool of a variant from the others; the same for the same options in any process."""
     if not variant:
         return ""

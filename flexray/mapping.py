@@ -44,6 +44,8 @@ class MapOptions:
     ordered: bool = True
     return_exceptions: bool = False
     progress: bool | None = None
+    method: str = ""
+    """Of a class."""
 
 
 def zipped(iterators: tuple[Any, ...]) -> tuple[Iterator[tuple[Any, ...]], int | None]:
@@ -204,12 +206,13 @@ class Map:
         """Read inputs for a moment and submit them."""
         prepared: list[Any] = []
         prepare, kwargs, clock = self._client.prepare, self._options.kwargs, time.perf_counter
+        method = self._options.method
         room, read, until = self._room, 0, clock() + READ_S
         try:
             for args in islice(inputs, room):
                 read += 1
                 try:
-                    prepared.append(prepare(args, kwargs))
+                    prepared.append(prepare(args, kwargs, method))
                 except SerializationError as error:
                     self._take_unpackable(error, prepared)
                 if clock() > until:
@@ -315,7 +318,8 @@ class Map:
         prepared: list[Any] = []
         for args in reader.take(self._room):
             try:
-                prepared.append(self._client.prepare(args, self._options.kwargs))
+                options = self._options
+                prepared.append(self._client.prepare(args, options.kwargs, options.method))
             except SerializationError as error:
                 self._take_unpackable(error, prepared)
         self._submit(prepared)

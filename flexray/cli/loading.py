@@ -162,8 +162,9 @@ def _named_targets(apps: dict[str, App], *, entrypoints: bool) -> list[tuple[str
         if entrypoints:
             found += [(variable, Target(app, name, entrypoint=one)) for name, one in app.entrypoints.items()]
         else:
-            functions = [(name, one) for name, one in app.functions.items() if _lives_in(one, app)]
-            found += [(variable, Target(app, name, function=one)) for name, one in functions]
+            for name, one in app.functions.items():
+                if isinstance(one, Function) and _lives_in(one, app):  # A class takes parameters first.
+                    found.append((variable, Target(app, name, function=one)))
     return found
 
 

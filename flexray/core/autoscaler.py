@@ -70,8 +70,9 @@ def decide(facts: Facts) -> Decision:
         target, rule = 0, Rule.INACTIVE
     if active:
         candidates = [_by_backlog(facts, lost)]
-        hold = hold_containers(facts) if facts.demand else 1
-        candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))
+        if not facts.single_use:
+            hold = hold_containers(facts) if facts.demand else 1
+            candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))
         if settings.buffer_containers:
             candidates.append((_with_buffer(facts) + lost, Rule.BUFFER, settings.buffer_containers))
         if settings.min_containers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flexray.core.events import Lease
+from flexray.core.events import CancelInputs, Lease
 
 
 @dataclass(slots=True)
@@ -30,6 +30,8 @@ class Batch:
     """Position to 1 where an input has already moved on; None: none has."""
     cancels: list[int] = field(default_factory=list)
     """Positions that the caller gave up."""
+    interrupts: list[int] = field(default_factory=list)
+    """Of them, those to end where they run."""
 
     def is_open(self, position: int) -> bool:
         return self.accounted is None or not self.accounted[position]
@@ -43,6 +45,12 @@ class Batch:
         if self.accounted is None:
             return range(len(self.input_ids))
         return [i for i, done in enumerate(self.accounted) if not done]
+
+    @property
+    def cancellation(self) -> CancelInputs:
+        """What to tell the container about everything that was given up."""
+        container_id = self.slot.lease.container_id
+        return CancelInputs(self.batch_id, container_id, tuple(self.cancels), tuple(self.interrupts))
 
     @property
     def may_have_unstarted(self) -> bool:

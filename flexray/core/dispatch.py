@@ -25,7 +25,6 @@ from flexray.core.events import (
     BatchReclaimed,
     BatchReturned,
     BatchUnreached,
-    CancelInputs,
     ContainerLost,
     ControllerLost,
     DispatchEffect,
@@ -61,15 +60,24 @@ RESEND_S = 0.2
 class Dispatch:
     """One caller's side of one pool.
 
-    `handle(event, now)` takes in one event and returns what to do. `retries` and `at_most_once` are those of
-    the function. Nothing here knows arguments or results: payloads pass through.
+    `handle(event, now)` takes in one event and returns what to do. `retries`, `at_most_once` and `single_use`
+    (a container serves one input) are those of the function. Nothing here knows arguments or results:
+    payloads pass through.
     """
 
     def __init__(
-        self, dispatcher_id: str, *, retries: Retries | None = None, at_most_once: bool = False
+        self,
+        dispatcher_id: str,
+        *,
+        retries: Retries | None = None,
+        at_most_once: bool = False,
+        single_use: bool = False,
     ) -> None:
         self._retries = retries
         self._at_most_once = at_most_once
+        self._one_by_one = at_most_once or single_use
+        self._once: set[int] = set()
+        """Inputs that are sent at most once though the others are not."""
         self._tally = Tally()
         self._asking = Asking(self._tally)
         self._queue: deque[int] = deque()
@@ -172,8 +180,8 @@ class Dispatch:
                     heappush(self._repeats, (now + RESEND_S, -batch_id))
             case ContainerLost():
                 self._lose_container(event, now)
-            case InputsCancelled(input_ids):
-                self._cancel(set(input_ids), now)
+            case InputsCancelled(input_ids, interrupt):
+                self._cancel(set(input_ids), now, interrupt=interrupt)
         if self._resting or self._overdue or self._repeats or self._free:
             self._run_timers(now)
         if self._queue or self._alone:
@@ -186,6 +194,8 @@ class Dispatch:
 
     def _submit(self, event: InputsSubmitted, now: float) -> None:
         input_ids = event.input_ids
+        if event.once:
+            self._once.update(input_ids)
         self._tally.arrived += len(input_ids)
         if self.has_free_slot:
             direct = min(len(self._free) - self._asking.open_asks, len(input_ids))
@@ -279,7 +289,7 @@ class Dispatch:
             else:
                 self._send(slot, self._take_queued(), now)
         while self._queue and self._endings and self._endings[0][0] <= now + AHEAD_S:
-            if self._more_comes:
+            if self._more_comes or self._queue[0] in self._once:
                 break  # A batch ahead is in no hurry, and a full one costs no more messages.
             _, batch_id = heappop(self._endings)
             batch = self._batches.get(batch_id)
@@ -296,12 +306,16 @@ class Dispatch:
     def _takes_ahead(self, batch: Batch, now: float) -> bool:
         slot = batch.slot
         on_time = batch.late_at is not None and now < batch.late_at
-        return on_time and not (slot.leaving or len(slot.batches) > 1 or batch.alone or self._at_most_once)
+        if self._once and batch.input_ids[0] in self._once:
+            return False
+        return on_time and not (slot.leaving or len(slot.batches) > 1 or batch.alone or self._one_by_one)
 
     def _take_queued(self) -> tuple[int, ...]:
-        size = (
-            1 if self._at_most_once else self._sizing.inputs(self._queue, self._sent_open, len(self._slots))
-        )
+        if self._one_by_one or self._queue[0] in self._once:
+            return (self._queue.popleft(),)
+        size = self._sizing.inputs(self._queue, self._sent_open, len(self._slots))
+        if self._once:
+            size = next((n for n in range(1, size) if self._queue[n] in self._once), size)
         if size == 1:
             return (self._queue.popleft(),)
         pop = self._queue.popleft
@@ -413,7 +427,8 @@ class Dispatch:
 
     def _lose_input(self, input_id: int, cause: str, *, alone: bool) -> None:
         losses = self._losses.get(input_id, 0) + alone
-        if runs_again_after_loss(at_most_once=self._at_most_once, losses_alone=losses):
+        at_most_once = self._at_most_once or input_id in self._once
+        if runs_again_after_loss(at_most_once=at_most_once, losses_alone=losses):
             self._losses[input_id] = losses
             self._alone.append(input_id)
         else:
@@ -421,7 +436,7 @@ class Dispatch:
 
     # Giving up.
 
-    def _cancel(self, input_ids: set[int], now: float) -> None:
+    def _cancel(self, input_ids: set[int], now: float, *, interrupt: bool) -> None:
         found = self._asking.drop(input_ids)
         found += [i for i in (*self._queue, *self._alone) if i in input_ids]
         self._queue = deque(i for i in self._queue if i not in input_ids)
@@ -433,17 +448,16 @@ class Dispatch:
             cancels = [p for p in batch.open_positions() if batch.input_ids[p] in input_ids]
             if cancels:
                 found += [batch.input_ids[p] for p in cancels]
-                self._cancel_in_batch(batch, cancels, now)
+                self._cancel_in_batch(batch, cancels, now, interrupt=interrupt)
         self._settle(found, CANCELLED, None)
 
-    def _cancel_in_batch(self, batch: Batch, positions: list[int], now: float) -> None:
+    def _cancel_in_batch(self, batch: Batch, positions: list[int], now: float, *, interrupt: bool) -> None:
         for position in positions:
             batch.account(position)
         self._sent_open -= len(positions)
         batch.cancels += positions
-        self._effects.append(
-            CancelInputs(batch.batch_id, batch.slot.lease.container_id, tuple(batch.cancels))
-        )
+        batch.interrupts += positions if interrupt else []
+        self._effects.append(batch.cancellation)
         heappush(self._repeats, (now + REPEAT_S, batch.batch_id))
 
     def _fail_waiting(self, failure: object) -> None:
@@ -462,6 +476,8 @@ class Dispatch:
 
     def _settled(self, input_ids: Sequence[int]) -> None:
         self._sizing.forget(input_ids)
+        if self._once:
+            self._once.difference_update(input_ids)
         for memory in (self._attempts, self._losses):
             if memory:
                 for input_id in input_ids:
@@ -528,7 +544,7 @@ class Dispatch:
             self._effects.append(again)
             return
         if batch.cancels:
-            self._effects.append(CancelInputs(batch.batch_id, lease.container_id, tuple(batch.cancels)))
+            self._effects.append(batch.cancellation)
             heappush(self._repeats, (now + REPEAT_S, key))
         elif batch.may_have_unstarted:
             self._ask_back(batch, now)

@@ -108,11 +108,15 @@ class InputsSubmitted:
     input_ids: Sequence[int]
     patient: bool = False
     """Inputs of a map: they wait for room instead of being refused."""
+    once: bool = False
+    """They travel one by one, never ahead, and are not run again where they may have started."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputsCancelled:
     input_ids: Sequence[int]
+    interrupt: bool = True
+    """Whether those that run are ended, too; else they run on and their outcomes count for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +234,8 @@ class CancelInputs:
     batch_id: int
     container_id: str
     positions: tuple[int, ...]
+    interrupts: tuple[int, ...] = ()
+    """Of the positions, those to end where they run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Facts:
     """Inputs per second, a lone burst not counted."""
     occupancy: float = 0.0
     """Busy slots of the sustained load."""
+    single_use: bool = False
+    """A container takes one input and ends, so none is kept for the next."""
     active: bool = False
     """An input is waiting or assigned, or was within the scaledown window."""
     waited_s: float = 0.0

@@ -70,9 +70,11 @@ class Ledger:
     Every change is O(1) in the number of containers.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, target_slots: int | None = None) -> None:
         self.slots = slots
         """Slots of each container."""
+        self.target_slots = target_slots or slots
+        """How many of them the pool is sized for; the others are used where no container has one of these."""
         self.containers: dict[str, Container] = {}
         self.leases: dict[int, LeaseOut] = {}
         self.by_state: dict[State, dict[str, Container]] = {state: {} for state in State}
@@ -82,6 +84,7 @@ class Ledger:
         """Leases whose holder is dead, or has not reported since the controller restarted."""
         self._room: list[dict[str, Container]] = [{} for _ in range(slots)]
         # At index n: containers that may be granted, with n leases out, the most recently used last.
+        self._grant_order = (*reversed(range(self.target_slots)), *range(self.target_slots, slots))
 
     def __len__(self) -> int:
         return len(self.containers)
@@ -148,10 +151,12 @@ class Ledger:
     # Leases.
 
     def fullest_with_room(self) -> Container | None:
-        """Where the next lease goes: the fullest container, ties to the most recently used."""
-        for containers in reversed(self._room):
+        """Where the next lease goes: the fullest below its target, ties to the most recently used."""
+        for count in self._grant_order:
+            containers = self._room[count]
             if containers:
-                return containers[next(reversed(containers))]
+                newest: Container = next(reversed(containers.values()))
+                return newest
         return None
 
     def grant(self, number: int, container: Container, holder: str | None, now: float) -> LeaseOut:

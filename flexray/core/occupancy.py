@@ -195,6 +195,10 @@ class Occupancy:
             work.drop_todo(UNSTARTED)
         return lease_number not in self._lines
 
+    def keys_of(self, lease_number: int) -> list[BatchKey]:
+        """The batches of a lease that are not over."""
+        return [work.key for work in self._lines.get(lease_number, ())]
+
     def _keep_answer(self, work: Work, now: float) -> None:
         work.over_at = now
         self._answered[work.key] = work

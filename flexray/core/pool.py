@@ -32,7 +32,7 @@ from flexray.core.events import (
     StartFailed,
     Ticked,
 )
-from flexray.core.ledger import LeaseOut, Ledger, State
+from flexray.core.ledger import Container, LeaseOut, Ledger, State
 from flexray.core.scaling import Scaling
 from flexray.core.status import PoolView
 
@@ -63,6 +63,10 @@ class PoolConfig:
     settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
     limits: Limits = field(default_factory=Limits)
     slots: int = 1
+    target_slots: int | None = None
+    """Slots per container that the pool is sized for; None: all."""
+    single_use: bool = False
+    """A container serves one lease, which is one input."""
     startup_timeout_s: float = 300.0
     first_container: int = 1
     """Number of the first container, above those of an earlier epoch."""
@@ -78,11 +82,16 @@ class Pool:
 
     def __init__(self, config: PoolConfig, now: float) -> None:
         self.config = config
-        self.ledger = Ledger(config.slots)
+        self.ledger = Ledger(config.slots, config.target_slots)
         self.callers = Callers()
         self._next_container = config.first_container
         self.scaling = Scaling(
-            self.ledger, self.callers, config.settings, config.startup_timeout_s, self._name_container
+            self.ledger,
+            self.callers,
+            config.settings,
+            config.startup_timeout_s,
+            self._name_container,
+            single_use=config.single_use,
         )
         self._next_lease = config.epoch * EPOCH
         self._next_reply = config.epoch * EPOCH
@@ -125,12 +134,11 @@ class Pool:
             case StartFailed():
                 self._take_failed_start(event, now)
             case ContainerRetired(container_id):
-                container = self.ledger.containers.get(container_id)
-                if container is not None and container.state is State.READY:
-                    self.ledger.drain(container)
+                if (container := self.ledger.containers.get(container_id)) is not None:
+                    self._retire(container)
             case LeaseReleased(_, lease_number):
                 if (lease := self.ledger.leases.get(lease_number)) is not None:
-                    self._free(lease, now)
+                    self._take_released(lease, now)
             case DispatcherLost(dispatcher_id):
                 self._lose_dispatcher(dispatcher_id, now)
             case SettingsChanged(settings):
@@ -268,6 +276,8 @@ class Pool:
 
     def _free(self, lease: LeaseOut, now: float, idle_s: float = 0.0) -> None:
         self.ledger.free(lease, now - idle_s)
+        if self.config.single_use and lease.listed_at is not None:
+            self._retire(lease.container)
         caller = None if lease.holder is None else self.callers.get(lease.holder)
         if caller is None or lease.holder is None:
             return
@@ -308,6 +318,14 @@ class Pool:
         lease.release_at = now + RELEASE_REPEAT_S
         self._effects.append(ReleaseLease(lease.container.container_id, lease.number))
 
+    def _take_released(self, lease: LeaseOut, now: float) -> None:
+        """The container dropped the lease; where it is to stop, its last answer must have arrived first."""
+        holder = None if lease.holder is None else self.callers.get(lease.holder)
+        if lease.container.draining and holder is not None and not holder.cut_off:
+            lease.release_at = None  # Its holder says so by not holding it any more.
+        else:
+            self._free(lease, now)
+
     # Containers.
 
     def _name_container(self) -> str:
@@ -319,6 +337,11 @@ class Pool:
         self.ledger.add(container_id, State.LAUNCHED, now, found=True)
         number = int(container_id.rpartition("#")[2])
         self._next_container = max(self._next_container, number + 1)
+
+    def _retire(self, container: Container) -> None:
+        """It takes nothing new and is stopped when its last lease is back."""
+        if container.state is State.READY and not container.draining:
+            self.ledger.drain(container)
 
     def _take_ready(self, event: ContainerReady, now: float) -> None:
         container = self.ledger.containers.get(event.container_id)
@@ -406,6 +429,8 @@ class Pool:
                 caller.cut_off = True
                 for lease in list(caller.leases.values()):
                     self._revoke(lease, now)
+                for lease in caller.revoked.values():
+                    lease.release_at = now
                 self.callers.recount(dispatcher_id, caller)
         elif now - caller.parked_at >= ANSWER_AFTER_S:
             self._changed[dispatcher_id] = None

@@ -52,7 +52,10 @@ class Scaling:
         settings: AutoscalerSettings,
         startup_timeout_s: float,
         name_container: Callable[[], str],
+        *,
+        single_use: bool = False,
     ) -> None:
+        self._single_use = single_use
         self.settings = settings
         self.service = ServiceTimes()
         self.cold_starts = ColdStarts()
@@ -121,16 +124,21 @@ class Scaling:
         elif self._demand_since is None:
             self._demand_since = now
         loading = ledger.by_state[State.LOADING]
+        assigned = callers.assigned + callers.unseen_leases
+        crowded = 0  # Inputs beyond the target: they run, and a container more would take them.
+        if ledger.target_slots < ledger.slots:
+            crowded = max(0, assigned - ledger.ready * ledger.target_slots)
         return Facts(
             settings=self.settings,
-            slots=ledger.slots,
-            demand=callers.demand,
-            assigned=callers.assigned + callers.unseen_leases,
+            slots=ledger.target_slots,
+            demand=callers.demand + crowded,
+            assigned=assigned - crowded,
             ready=ledger.ready,
             starting=len(loading),
             starting_ages=sample_ages([c.launched_at for c in loading.values()], now) if loading else (),
             unplaced=ledger.count(State.LAUNCHED),
-            service_s=self.service.mean,
+            service_s=None if self._single_use else self.service.mean,
+            single_use=self._single_use,
             service_cv2=self.service.cv2,
             cold_start_s=self.cold_starts.quantile(),
             stale_after_s=self.cold_starts.stale_after,

@@ -23,7 +23,17 @@ from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
 from flexray.runtime.poolhost import PoolHost
 from flexray.runtime.store import Store, state_file
-from flexray.runtime.wire import ACTOR_PREFIX, GONE, NAMESPACE, AppSpec, PoolSpec, decode, encode
+from flexray.runtime.wire import (
+    ACTOR_PREFIX,
+    EXIT_GRACE_S,
+    FORGOTTEN,
+    GONE,
+    NAMESPACE,
+    AppSpec,
+    PoolSpec,
+    decode,
+    encode,
+)
 
 logger = logging.getLogger("flexray")
 
@@ -51,6 +61,12 @@ class Controller:
         for user in self._store.dispatchers():
             process, _, pool_id = user.partition(" ")
             self._users.setdefault(pool_id, {})[process] = None
+        self._specs: dict[str, PoolSpec] = {}
+        """What apps were started with, classes that take parameters included."""
+        self._variants: dict[str, None] = {}
+        """Pools that were added since; each is forgotten while it is idle."""
+        self._overridden: dict[str, None] = {}
+        """Pools whose settings were changed: they are kept."""
         self._unknown_since: dict[str, float] = {}
         self._recover()
         loop = asyncio.get_event_loop()
@@ -65,42 +81,55 @@ class Controller:
             return  # Asked again, for the answer was lost.
         self._store.save_app(app.app_id, data)
         self._apps[app.app_id] = app
+        self._specs.update((spec.pool_id, spec) for spec in app.pools)
         for spec in app.pools:
-            self._pools[spec.pool_id] = PoolHost(spec, self._epoch, self._launcher)
+            if not spec.is_template:
+                self._pools[spec.pool_id] = PoolHost(spec, self._epoch, self._launcher)
 
     async def open_pool(self, data: bytes) -> None:
-        """Add a pool to an app that runs: a variant made by `with_options`. Again is fine."""
+        """Add a pool to an app that runs: other options, or parameters of a class. Again is fine."""
         spec: PoolSpec = decode(data)
-        app = self._apps.get(spec.app_id)
-        if app is None:
+        if spec.app_id not in self._apps:
             raise _not_running(spec.pool_id)
         if spec.pool_id in self._pools:
             return
-        app = AppSpec(app.app_id, app.name, app.opener, (*app.pools, spec))
-        self._store.save_app(app.app_id, encode(app))
-        self._apps[app.app_id] = app
-        self._pools[spec.pool_id] = PoolHost(spec, self._epoch, self._launcher)
+        self._store.save_variant(spec.pool_id, data)
+        self._variants[spec.pool_id] = None
+        # An epoch of its own: it may have been here before, and its numbers must not come again.
+        self._pools[spec.pool_id] = PoolHost(spec, self._store.next_epoch(), self._launcher)
 
     async def pool_spec(self, pool_id: str) -> bytes:
         """The spec of a pool, for a caller that makes a variant of it."""
-        return encode(self._host(pool_id).spec)
+        spec = self._specs.get(pool_id)
+        if spec is None:
+            raise _not_running(pool_id)
+        return encode(spec)
 
     async def close_app(self, app_id: str) -> None:
         """End an app with everything that it started; returns when its containers are being killed."""
         app = self._apps.pop(app_id, None)
         if app is None:
             return
-        hosts = [self._pools.pop(spec.pool_id) for spec in app.pools if spec.pool_id in self._pools]
+        mine = [pool_id for pool_id, host in self._pools.items() if host.spec.app_id == app_id]
+        hosts = [self._pools.pop(pool_id) for pool_id in mine]
         for host in hosts:
             host.close()
         ending = [task for host in hosts for task in host.busy_tasks]
         if ending:
-            await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S)
+            graceful = any(host.spec.has_exit for host in hosts)
+            await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S + (EXIT_GRACE_S if graceful else 0.0))
         for spec in app.pools:
-            for process in self._users.pop(spec.pool_id, {}):
-                self._store.delete_dispatcher(f"{process} {spec.pool_id}")
+            self._specs.pop(spec.pool_id, None)
+        for pool_id in [*mine, *(spec.pool_id for spec in app.pools)]:
+            self._variants.pop(pool_id, None)
+            self._forget_users(pool_id)
         self._store.delete_app(app_id)
+        self._store.delete_variants(f"{app_id}/")
         self._store.delete_overrides(f"{app_id}/")
+
+    def _forget_users(self, pool_id: str) -> None:
+        for process in self._users.pop(pool_id, {}):
+            self._store.delete_dispatcher(f"{process} {pool_id}")
 
     # Pools.
 
@@ -109,7 +138,7 @@ class Controller:
         report: Report = decode(data)
         host = self._pools.get(pool_id)
         if host is None:
-            return GONE
+            return FORGOTTEN if pool_id.partition("/")[0] in self._apps else GONE
         users = self._users.setdefault(pool_id, {})
         if report.dispatcher_id not in users:
             users[report.dispatcher_id] = None
@@ -136,6 +165,7 @@ class Controller:
         host = self._host(pool_id)
         settings = host.pool.scaling.settings.merged(**changes)
         self._store.save_override(pool_id, settings.model_dump_json())
+        self._overridden[pool_id] = None
         host.change_settings(settings)
         return settings
 
@@ -175,10 +205,21 @@ class Controller:
                     if host.pool.is_sharing or (whole and not host.is_idle):
                         host.handle(Ticked())
                         host.watch_placement()
+                    elif whole:
+                        self._forget_idle(host)
                 except Exception:
                     logger.exception("in pool %s", host.spec.pool_id)
             sharing = any(host.pool.is_sharing for host in self._pools.values())
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
+
+    def _forget_idle(self, host: PoolHost) -> None:
+        """Drop a pool that was added, has nothing and was used by nobody for a minute; it may come again."""
+        pool_id = host.spec.pool_id
+        if pool_id in self._variants and pool_id not in self._overridden:
+            host.close()
+            del self._pools[pool_id], self._variants[pool_id]
+            self._forget_users(pool_id)
+            self._store.delete_variants(pool_id)
 
     async def _watch_lives(self) -> None:
         """Ask Ray whether the silent and the openers of apps live (protocol rule 5)."""
@@ -218,11 +259,20 @@ class Controller:
     def _recover(self) -> None:
         """Take up the apps of the store and the containers that Ray has (protocol rule 9)."""
         overrides = self._store.overrides()
+        self._overridden.update(dict.fromkeys(overrides))
         found = _containers_in_ray()
+        variants: dict[str, list[PoolSpec]] = {}
+        for data in self._store.variants().values():
+            spec: PoolSpec = decode(data)
+            variants.setdefault(spec.app_id, []).append(spec)
+            self._variants[spec.pool_id] = None
         for app_id, data in self._store.apps().items():
             app: AppSpec = decode(data)
             self._apps[app_id] = app
-            for spec in app.pools:
+            self._specs.update((spec.pool_id, spec) for spec in app.pools)
+            for spec in (*app.pools, *variants.get(app_id, ())):
+                if spec.is_template:
+                    continue
                 mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
                 settings = overrides.get(spec.pool_id)
                 self._pools[spec.pool_id] = PoolHost(

@@ -10,7 +10,7 @@ import copy
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,9 @@ from flexray.core.events import (
 from flexray.core.status import CANCELLED, FAILED, PoolView, Sink
 from flexray.errors import ExecutionError
 from flexray.runtime.deaths import cause_of
+from flexray.runtime.sinks import Stream, Waiter
 from flexray.runtime.wire import (
+    FORGOTTEN,
     GONE,
     BatchMessage,
     Resolved,
@@ -85,27 +87,6 @@ class _UnderWay:
     """When what its inputs print was last asked for."""
 
 
-class Waiter:
-    """A sink for one input, on which a thread blocks."""
-
-    __slots__ = ("_settled", "outcome")
-
-    def __init__(self) -> None:
-        self.outcome: tuple[int, Any] | None = None
-        self._settled = threading.Lock()
-        self._settled.acquire()
-
-    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
-        self.outcome = (statuses[0], payloads[0])
-        self._settled.release()
-
-    def wait(self) -> tuple[int, Any]:
-        if self.outcome is None:
-            self._settled.acquire()
-        assert self.outcome is not None
-        return self.outcome
-
-
 class PoolClient:
     """See the module. Any thread may call it."""
 
@@ -115,7 +96,10 @@ class PoolClient:
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
         self._dispatch = Dispatch(
-            dispatcher.process, retries=config.retries, at_most_once=config.at_most_once
+            dispatcher.process,
+            retries=config.retries,
+            at_most_once=config.at_most_once,
+            single_use=config.single_use_containers,
         )
         self._ids = itertools.count(1)
         self._inputs: dict[int, tuple[Prepared, Sink]] = {}
@@ -124,19 +108,21 @@ class PoolClient:
         """Batch to (container's handle, attempts), from the decision to send it until it is sent."""
         self._under_way: dict[int, _UnderWay] = {}
         self._deferred: dict[int, None] = {}
+        self.spec_data: bytes | None = None
+        """What opens the pool again, which the controller forgets while it is idle; None: it never does."""
         self._gone: Exception | None = None
         self._kept: list[Any] = []
         """References that ended with Ray itself: see `farewell`."""
 
     # What callers do.
 
-    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared:
-        """Pack the arguments; large ones go to the object store.
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any], method: str = "") -> Prepared:
+        """Pack the arguments, for that method of a class; large ones go to the object store.
 
         Raises:
             SerializationError: An argument cannot be packed.
         """
-        packed = pack_call(args, kwargs)
+        packed = pack_call(args, kwargs, method)
         if type(packed) is bytes and len(packed) <= LARGE_BYTES:
             return packed
         if self._gone is not None:
@@ -145,7 +131,8 @@ class PoolClient:
         if refs:
             index = {id(ref): number for number, ref in enumerate(refs)}
             args = tuple([_stand_in(value, index) for value in args])
-            packed = pack_call(args, {name: _stand_in(value, index) for name, value in kwargs.items()})
+            kwargs = {name: _stand_in(value, index) for name, value in kwargs.items()}
+            packed = pack_call(args, kwargs, method)
         return _stored(packed, refs)
 
     def call(self, prepared: Prepared) -> tuple[int, Any]:
@@ -186,17 +173,32 @@ class PoolClient:
             self._take(InputsSubmitted(ready, patient=patient))
         return input_ids
 
-    def cancel(self, input_ids: Sequence[int]) -> None:
-        """Settle these inputs as cancelled, unless they are settled."""
+    def stream(self, prepared: Prepared, changed: Callable[[], None]) -> Stream:
+        """Run one input whose results are read one by one; `changed` is called when there may be news."""
+        stream = Stream(self, changed)
+        stream.input_id = input_id = next(self._ids)
+        self._inputs[input_id] = (prepared, stream)
+        if self._gone is not None:
+            self.close(self._gone)
+        elif type(prepared) is bytes or not self._defer(input_id, prepared, once=True):
+            self._take(InputsSubmitted((input_id,), once=True))
+        return stream
+
+    def ask_results(self, handle: Any, batch_id: int, received: int) -> Any:
+        """A reference to what a generator has given after the first `received` results."""
+        return handle.read.remote(self._dispatcher.process, batch_id, 0, received)
+
+    def cancel(self, input_ids: Sequence[int], *, interrupt: bool = True) -> None:
+        """Settle these inputs as cancelled, unless they are settled; end them where they run, or let them."""
         waiting = [i for i in input_ids if i in self._inputs]
         deferred = [i for i in waiting if self._deferred.pop(i, 0) is None]
-        self._take(InputsCancelled(waiting))
+        self._take(InputsCancelled(waiting, interrupt))
         for input_id in deferred:  # The core never heard of them.
             self._settle(Settle((input_id,), bytes([CANCELLED]), (None,)))
 
     def cancel_sink(self, sink: Sink) -> None:
-        """Settle whatever this sink still waits for as cancelled."""
-        self.cancel([i for i, entry in list(self._inputs.items()) if entry[1] is sink])
+        """Settle whatever this sink still waits for as cancelled; what runs may finish."""
+        self.cancel([i for i, entry in list(self._inputs.items()) if entry[1] is sink], interrupt=False)
 
     @property
     def view(self) -> PoolView:
@@ -291,10 +293,10 @@ class PoolClient:
                 self._dispatcher.follow(ref, lambda result: self._take_reply(report, result))
             case ReclaimBatch(batch_id, container_id):
                 self._reclaim(batch_id, container_id)
-            case CancelInputs(batch_id, container_id, positions):
+            case CancelInputs(batch_id, container_id, positions, interrupts):
                 handle = self._handles.get(container_id)
                 if handle is not None:
-                    handle.cancel.remote(self._dispatcher.process, batch_id, positions)
+                    handle.cancel.remote(self._dispatcher.process, batch_id, positions, interrupts)
             case ForgetContainer():
                 pass  # Done under the lock.
 
@@ -319,7 +321,6 @@ class PoolClient:
 
     def _send(self, effect: SendBatch) -> Any:
         handle, attempts = self._outgoing.pop(effect.batch_id)
-        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
         calls: list[Any] = []
         objects: list[Any] = []
         for input_id in effect.input_ids:
@@ -330,6 +331,8 @@ class PoolClient:
                 objects += call.objects
             else:
                 calls.append(call)
+            if entry is not None and type(entry[1]) is Stream:
+                entry[1].begin(handle, effect.batch_id)  # It travels alone: its position is 0.
         message = BatchMessage(
             self._dispatcher.process,
             effect.batch_id,
@@ -340,7 +343,9 @@ class PoolClient:
             attempts,
             calls,
         )
-        return handle.run.remote(encode_batch(message), *objects)
+        ref = handle.run.remote(encode_batch(message), *objects)
+        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
+        return ref
 
     def _send_and_wait(self, effect: SendBatch) -> None:
         if self._is_gone():
@@ -442,7 +447,10 @@ class PoolClient:
             self._take(ReportFailed(report.number))
         elif result is None:
             self._take(ReportReleased(report.number))
-        elif result == GONE:
+        elif result == FORGOTTEN and self.spec_data is not None:
+            opened = self._dispatcher.controller.open_pool.remote(self.spec_data)
+            self._dispatcher.follow(opened, lambda _: self._take(ReportFailed(report.number)))
+        elif result in (GONE, FORGOTTEN):
             self._take(ReportReleased(report.number))
             self.close(
                 ExecutionError(
@@ -457,7 +465,7 @@ class PoolClient:
 
     # ObjectRef arguments: an input whose arguments are not ready is neither sent nor demand (rule 15).
 
-    def _defer(self, input_id: int, prepared: Prepared, *, patient: bool) -> bool:
+    def _defer(self, input_id: int, prepared: Prepared, *, patient: bool = False, once: bool = False) -> bool:
         """Note a large input's size; returns whether it is submitted later, when its references are ready."""
         if type(prepared) is not StoredCall:
             return False
@@ -472,7 +480,7 @@ class PoolClient:
         def one_ready(_: Any) -> None:
             missing[0] -= 1
             if not missing[0] and self._deferred.pop(input_id, 0) is None:
-                self._take(InputsSubmitted((input_id,), patient=patient))
+                self._take(InputsSubmitted((input_id,), patient=patient, once=once))
 
         for ref in refs:
             self._dispatcher.follow(ref, one_ready)

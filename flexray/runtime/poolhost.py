@@ -42,7 +42,7 @@ from flexray.errors import ContainerStartError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.placement import actor_options, infeasible, shape
-from flexray.runtime.wire import LoadAnswer, PoolSpec, encode
+from flexray.runtime.wire import EXIT_GRACE_S, LoadAnswer, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
 
@@ -78,6 +78,9 @@ class PoolHost:
             epoch=epoch,
             settings=settings or spec.config.autoscaler,
             limits=spec.config.limits,
+            slots=spec.config.slots,
+            target_slots=spec.config.target_slots,
+            single_use=spec.config.single_use_containers,
             startup_timeout_s=spec.config.startup_timeout,
             found=tuple(self._handles),
             expected_dispatchers=tuple(expected),
@@ -229,14 +232,24 @@ class PoolHost:
         if placed:
             stopped = handle.stop.remote()
             with contextlib.suppress(TimeoutError, RayError):  # Dead by now, or killed below.
-                await asyncio.wait_for(_awaited(stopped), STOP_GRACE_S)
+                await asyncio.wait_for(_awaited(stopped), self._grace_s)
         if container_id in self._handles:
             await self._launcher.kill(handle)
 
     async def _end(self, container_id: str) -> None:
         handle = self._handles.pop(container_id, None)
-        if handle is not None:
-            await self._launcher.kill(handle)
+        if handle is None:
+            return
+        container = self.pool.ledger.containers.get(container_id)
+        if self.spec.has_exit and container is not None and container.state is State.READY:
+            with contextlib.suppress(TimeoutError, RayError):
+                await asyncio.wait_for(_awaited(handle.stop.remote()), self._grace_s)
+        await self._launcher.kill(handle)
+
+    @property
+    def _grace_s(self) -> float:
+        """How long a container that was told to stop may take."""
+        return STOP_GRACE_S + (EXIT_GRACE_S if self.spec.has_exit else 0.0)
 
     async def _release(self, container_id: str, lease_number: int) -> None:
         handle = self._handles.get(container_id)

@@ -73,14 +73,30 @@ class Session:
         self.dispatcher.close_app(app_id)  # First, or the controller's word that it is gone comes before.
         self._ask("close_app", app_id)
 
-    def open_variant(self, app_id: str, pool_id: str, base_pool_id: str, config: FunctionConfig) -> None:
-        """Add a pool with the code of another and options of its own; again is fine."""
+    def open_variant(
+        self,
+        app_id: str,
+        pool_id: str,
+        base_pool_id: str,
+        config: FunctionConfig,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a pool with the code of another, and with options and parameters of its own; again is fine."""
         base: PoolSpec = decode(self._ask("pool_spec", base_pool_id))
         layer = shipping.uploaded(config.runtime_env) if config.runtime_env else {}
         environment = shipping.merged_runtime_env(base.runtime_env, {}, layer)
         config = config.model_copy(update={"env": {**base.config.env, **config.env}})
-        spec = replace(base, pool_id=pool_id, config=config, runtime_env=environment)
-        self._ask("open_pool", encode(spec))
+        spec = replace(
+            base,
+            pool_id=pool_id,
+            config=config,
+            runtime_env=environment,
+            parameters=None if parameters is None else dict(parameters),
+            is_template=False,
+        )
+        data = encode(spec)
+        self._ask("open_pool", data)
+        self.client(pool_id, config).spec_data = data  # Idle ones are forgotten, and opened again.
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""
@@ -124,6 +140,9 @@ class Session:
             code=function.code,
             runtime_env=shipping.merged_runtime_env(self.environment, *layers),
             import_paths=self.import_paths,
+            parameters=function.parameters,
+            is_template=function.is_template,
+            has_exit=function.has_exit,
         )
 
 

@@ -26,6 +26,7 @@ SCHEMA = """
 CREATE TABLE epoch (value INTEGER NOT NULL);
 INSERT INTO epoch VALUES (0);
 CREATE TABLE apps (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE variants (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE dispatchers (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE overrides (pool_id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE cursors (schedule_id TEXT PRIMARY KEY, fired_at REAL NOT NULL) WITHOUT ROWID;
@@ -98,6 +99,18 @@ class Store:
     def apps(self) -> dict[str, bytes]:
         """App id to record, by id."""
         return dict(self._run("SELECT id, record FROM apps ORDER BY id"))
+
+    def save_variant(self, pool_id: str, record: bytes) -> None:
+        """Keep the record of a pool that was added to an app while it runs."""
+        self._run("INSERT OR REPLACE INTO variants VALUES (?, ?)", pool_id, record)
+
+    def variants(self) -> dict[str, bytes]:
+        """Pool id to record, by id."""
+        return dict(self._run("SELECT pool_id, record FROM variants ORDER BY pool_id"))
+
+    def delete_variants(self, prefix: str) -> None:
+        """Forget the added pools whose id starts with `prefix`; end it as ids do ("app/"), or give an id."""
+        self._run("DELETE FROM variants WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
 
     def save_dispatcher(self, dispatcher_id: str) -> None:
         """Note that such a dispatcher reported; a second time changes nothing."""

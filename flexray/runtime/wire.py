@@ -15,10 +15,14 @@ from flexray.output import Stream
 from flexray.serialization import Packed, Parts
 
 NAMESPACE = "flexray"
+EXIT_GRACE_S = 30.0
+"""What exit hooks have."""
 CONTROLLER_NAME = "flexray:controller"
 ACTOR_PREFIX = "flexray:"
 GONE = "gone"
 """Answer to a report of a pool that there is no more."""
+FORGOTTEN = "forgotten"
+"""Answer to a report of a pool that was idle for long: whoever uses it opens it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,14 @@ class AnswerMessage(NamedTuple):
     """(stream, text) that inputs of this dispatcher printed since the last message to it."""
 
 
+class ResultsMessage(NamedTuple):
+    """Results of a generator."""
+
+    payloads: list[Any]
+    ended: bool
+    """None follows."""
+
+
 class AccountMessage(NamedTuple):
     """The answer to `reclaim`."""
 
@@ -85,9 +97,14 @@ class PoolSpec:
     function_name: str
     config: FunctionConfig
     code: bytes
-    """The user's function, packed."""
+    """The user's function or class, packed."""
     runtime_env: dict[str, Any] = field(default_factory=dict)
     import_paths: tuple[str, ...] = ()
+    parameters: dict[str, Any] | None = None
+    """Of an instance of a class; None for a function."""
+    is_template: bool = False
+    """Pools are made of it, and it has none itself."""
+    has_exit: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,7 @@ def decode_batch(data: bytes) -> BatchMessage:
     return BatchMessage._make(pickle.loads(data))
 
 
-def encode_answer(answer: AnswerMessage | AccountMessage) -> Any:
+def encode_answer(answer: AnswerMessage | AccountMessage | ResultsMessage) -> Any:
     """One `bytes`, or (bytes, large results), whose buffers Ray stores without a copy."""
     large: list[Parts] = []
     for position, payload in enumerate(answer.payloads):
@@ -141,6 +158,10 @@ def encode_answer(answer: AnswerMessage | AccountMessage) -> Any:
 
 def decode_answer(data: Any) -> AnswerMessage:
     return AnswerMessage._make(_with_large(data))
+
+
+def decode_results(data: Any) -> ResultsMessage:
+    return ResultsMessage._make(_with_large(data))
 
 
 def decode_account(data: Any) -> AccountMessage:

@@ -16,30 +16,30 @@ from flexray.serialization.failures import first_line, packing_failure, type_nam
 from flexray.serialization.values import PLAIN, PROTOCOL, Packed, pack, unpack
 
 
-def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packed:
-    """The arguments of one input.
+def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str = "") -> Packed:
+    """The arguments of one input, and which method of a class they are for.
 
     Raises:
         SerializationError: An argument cannot be packed; the message names it and its type.
     """
     if not kwargs and PLAIN.issuperset(map(type, args)):
-        return pickle.dumps((args, kwargs), PROTOCOL)
+        return pickle.dumps((args, kwargs, method), PROTOCOL)
     try:
-        return pack((args, kwargs), users_files_by_value=True)
+        return pack((args, kwargs, method), users_files_by_value=True)
     except Exception as error:
         raise _argument_error(args, kwargs, error) from error
 
 
 def unpack_call(
     packed: Packed, references: Sequence[Any] | None = None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments again, by position and by keyword.
+) -> tuple[tuple[Any, ...], dict[str, Any], str]:
+    """The arguments again, by position and by keyword, and the method.
 
     Raises:
         DeserializationError: They cannot be unpacked here; the message names the missing module or the cause.
     """
     try:
-        call: tuple[tuple[Any, ...], dict[str, Any]] = unpack(packed, references)
+        call: tuple[tuple[Any, ...], dict[str, Any], str] = unpack(packed, references)
     except Exception as error:
         hint = 'containers get packages with runtime_env={"pip": [...]}'
         raise unpacking_error("the arguments", error, hint) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from tests.bench import calls, core_rows, imports, maps, scale_up
+from tests.bench import calls, core_rows, imports, inside, maps, scale_up
 from tests.bench.measure import Plan, Row
 
 Benchmark = Callable[[Plan], list[Row]]
@@ -25,12 +25,18 @@ WITH_RAY: Mapping[str, Benchmark] = {
     "long": maps.long_among_short,
     "zero": maps.from_zero,
     "scale-up": scale_up.decision,
+    "awaits": inside.awaits,
+    "batches": inside.batches,
+    "stream": inside.stream,
+}
+TAKES_MINUTES: Mapping[str, Benchmark] = {
+    "parameter-sets": inside.parameter_sets,
 }
 WITH_SERVE: Mapping[str, Benchmark] = {
     "serve-call": calls.call_against_serve,
     "serve-threads": calls.threads_against_serve,
 }
-BENCHMARKS: Mapping[str, Benchmark] = {**WITHOUT_RAY, **WITH_RAY, **WITH_SERVE}
+BENCHMARKS: Mapping[str, Benchmark] = {**WITHOUT_RAY, **WITH_RAY, **TAKES_MINUTES, **WITH_SERVE}
 
 
 def serve_is_installed() -> bool:

@@ -49,6 +49,63 @@ def test_async_fanout_combines_calls_like_coroutines(head: Head, command: tuple[
     assert after_s == sorted(after_s)
 
 
+def test_embeddings_loads_a_model_once_and_finds_what_belongs_together(head: Head) -> None:
+    about = "something to row across the lake with"
+    printed = head.run("flexray", "run", EXAMPLES / "embeddings.py", "--about", about, "--top", "2")
+
+    batches = re.findall(r"^Embedder \| process (\d+) embeds (\d+) texts", printed, re.MULTILINE)
+    assert len({process for process, _ in batches}) == 1
+    assert sum(int(size) for _, size in batches) == 28 + 1
+    assert max(int(size) for _, size in batches) == 16
+    assert re.search(r"a grey cat with one white paw\n +A hungry kitten", printed)
+    pairs, nearest = printed.split("nearest to ")
+    cosines = [float(text) for text in re.findall(r"^  (\d\.\d\d)  ", pairs, re.MULTILINE)]
+    assert len(cosines) >= 8
+    assert cosines == sorted(cosines, reverse=True)
+    assert len(re.findall(r"^  \d\.\d\d  ", nearest, re.MULTILINE)) == 2
+    assert "Rowing boat for sale" in nearest
+
+
+def test_batching_shows_that_batches_are_faster_and_draws_the_pendulums(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "batching.py")
+
+    single, batched = re.findall(
+        r"([\d,]+) pendulums +([\d,]+) a second +batches: (.+)$", printed, re.MULTILINE
+    )
+    assert (single[0], single[2]) == ("40", "40 x 1")
+    sizes = [(int(count), int(size)) for count, size in re.findall(r"(\d+) x (\d+)", batched[2])]
+    assert sum(count * size for count, size in sizes) == 56 * 21
+    assert sizes[0][1] == 64
+    assert int(batched[1].replace(",", "")) > 4 * int(single[1].replace(",", ""))
+    picture = re.findall(r"^  ([█▓▒░ ]{56})$", printed, re.MULTILINE)
+    assert len(picture) == 21
+    assert picture[10][28] == " "  # Nearly at rest, it stays so.
+    assert picture[0][0] != " "  # Standing on its head, it does not.
+    # Swung to the other side, a pendulum does the same.
+    drawn = "".join(picture)
+    assert sum(here == there for here, there in zip(drawn, drawn[::-1], strict=True)) > 0.95 * len(drawn)
+
+
+@pytest.mark.parametrize("command", [("flexray", "run"), ("python",)], ids="-".join)
+def test_streaming_reads_results_while_they_are_found_and_leaves_early(
+    head: Head, command: tuple[str, ...]
+) -> None:
+    printed = head.run(*command, EXAMPLES / "streaming.py")
+
+    pairs = [text.replace(",", "") for text in re.findall(r"s  ([\d,]+) and [\d,]+$", printed, re.MULTILINE)]
+    assert len(pairs) == 8
+    assert pairs[:3] == ["10000000277", "10000000991", "10000003001"]
+    (found,) = re.findall(
+        r"^twin_primes \| nobody reads on: closed at [\d,]+, after (\d+) pairs", printed, re.MULTILINE
+    )
+    assert 8 <= int(found) <= 8 + 17
+    lived = re.findall(r"^ +(\d+\.\d) s  (\w+) +year +(\d+)  ▪+▴*$", printed, re.MULTILINE)
+    for name in ("Burrow", "Clover", "Thicket"):
+        assert [int(year) for _, island, year in lived if island == name] == list(range(1, 13))
+    after_s = [float(text) for text, _, _ in lived]
+    assert after_s == sorted(after_s)
+
+
 @pytest.mark.timeout(300)
 def test_grid_search_finds_a_good_model_and_its_containers_come_and_go(head: Head, tmp_path: Path) -> None:
     picture = tmp_path / "folder" / "picture.png"

@@ -134,6 +134,21 @@ def identity(x: Any) -> Any:
     return x
 
 
+async def _stray(kind: str) -> int:
+    async def leave() -> None:
+        sys.exit("stray")
+
+    if kind != "none":
+        task = asyncio.create_task(leave())
+        await asyncio.sleep(0)  # The task leaves the loop here.
+        if kind == "awaited":
+            await task
+    return os.getpid()
+
+
+stray: flexray.Function[[str], Any] = app.function(cpu=0, name="stray", max_containers=1)(_stray)
+
+
 @pytest.fixture(scope="module")
 def running(cluster: Cluster) -> Iterator[None]:
     with app.run():
@@ -291,6 +306,15 @@ def test_sys_exit_is_the_failure_of_its_input(running: None) -> None:
     error = outcome_among_neighbours("exits")
     assert isinstance(error, ExecutionError)
     assert "sys.exit(early)" in str(error)
+
+
+def test_sys_exit_in_a_task_that_an_async_input_started_disturbs_no_other_input(running: None) -> None:
+    assert stray.remote("ignored") == stray.remote("none")
+    error = next(iter(stray.map(["awaited"], return_exceptions=True)))
+    assert isinstance(error, ExecutionError)
+    assert "sys.exit(stray)" in str(error)
+    kinds = ["none", "ignored"] * 20
+    assert set(stray.map(kinds)) == {stray.remote("none")}  # One container, which outlived them all.
 
 
 def test_keyboard_interrupt_in_a_container_is_the_failure_of_its_input(running: None) -> None:

@@ -12,6 +12,7 @@ from flexray.core.events import (
     BatchUnreached,
     CancelInputs,
     ContainerLost,
+    ContainerRetired,
     ForgetContainer,
     InputsCancelled,
     InputsSubmitted,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 CALLER_TICK_S = 0.05
+RETIRED_EVERY_S = 1.0
 CANCEL_REACHES_S = 2.0
 """In a calm world a cancellation has reached the batch by then, though it may overtake it."""
 
@@ -48,6 +50,7 @@ class SimContainer:
         self.release_waiters: dict[int, list[Callable[[], None]]] = {}
         self.running: dict[Work, tuple[Truth, int, Callable[[int], None]]] = {}
         """(input, its position, what to call with the status when it is over) of each batch under way."""
+        self.begun = 0
         self.busy_when_asked: tuple[int, ...] = ()
         """What it told the newest controller."""
 
@@ -103,6 +106,9 @@ class SimContainer:
         world = self.world
         truth = world.truth[input_ids[position]]
         truth.begin(self.container_id, world.now)
+        self.begun += 1
+        if world.scenario.single_use and self.begun > 1:
+            truth.fail(f"{self.container_id} is for one input and begins another")
         took = world.service_time()
 
         def finish(status: int) -> None:
@@ -137,6 +143,9 @@ class SimContainer:
                 finish(CANCELLED)
 
     def end(self, work: Work) -> None:
+        if self.world.scenario.single_use:
+            work.bounced = self.occupancy.retiring = True
+            self.tell_retired()
         following = self.occupancy.end(work, self.world.now)
         for reply in self.waiters.pop(work.key, []):
             reply()
@@ -145,6 +154,12 @@ class SimContainer:
         elif work.lease_number not in self.occupancy.busy:
             for reply in self.release_waiters.pop(work.lease_number, []):
                 reply()
+
+    def tell_retired(self) -> None:
+        """Again and again: the controller may be restarting."""
+        if self.alive:
+            self.world.send(lambda: self.world.control(ContainerRetired(self.container_id)))
+            self.world.after(RETIRED_EVERY_S, self.tell_retired)
 
     def release(self, lease_number: int, answer: Callable[[], None]) -> None:
         if self.alive:
@@ -179,7 +194,12 @@ class SimCaller:
         self.alive = True
         self.stalled_until = 0.0
         scenario = world.scenario
-        self.dispatch = Dispatch(name, retries=scenario.retries, at_most_once=scenario.at_most_once)
+        self.dispatch = Dispatch(
+            name,
+            retries=scenario.retries,
+            at_most_once=scenario.at_most_once,
+            single_use=scenario.single_use,
+        )
         self.missed: list[Callable[[], None]] = []
         """What arrived while it was stopped."""
         self.handles: set[str] = set()
@@ -206,16 +226,24 @@ class SimCaller:
         for action in missed:
             action()
 
-    def submit(self, input_ids: list[int], *, patient: bool, poison: frozenset[int] = frozenset()) -> None:
+    def submit(
+        self,
+        input_ids: list[int],
+        *,
+        patient: bool,
+        poison: frozenset[int] = frozenset(),
+        once: bool = False,
+    ) -> None:
         world = self.world
         if not self.alive:
             return
-        if self.stands_still(lambda: self.submit(input_ids, patient=patient, poison=poison)):
+        if self.stands_still(lambda: self.submit(input_ids, patient=patient, poison=poison, once=once)):
             return
         for input_id in input_ids:
-            world.truth[input_id] = Truth(input_id, self.name, patient, world.scenario, input_id in poison)
+            bad = input_id in poison
+            world.truth[input_id] = Truth(input_id, self.name, patient, world.scenario, bad, once=once)
         world.open_inputs += len(input_ids)
-        self.handle(InputsSubmitted(input_ids, patient=patient))
+        self.handle(InputsSubmitted(input_ids, patient=patient, once=once))
 
     def cancel(self, input_ids: list[int]) -> None:
         """Give up those of them that are not over."""
@@ -298,19 +326,21 @@ class SimCaller:
             raise Violation(
                 f"2: {self.name} sends under lease {lease.number}, of which a batch came back unstarted"
             )
-        if self.world.scenario.at_most_once and not effect.again:
+        once = self.world.scenario.at_most_once or self.world.truth[effect.input_ids[0]].once
+        if (once or any(self.world.truth[i].once for i in effect.input_ids)) and not effect.again:
             ahead = self.open_leases.get(lease.number, 0)
             if ahead or len(effect.input_ids) > 1:
                 raise Violation(
                     f"14: {self.name} sends {len(effect.input_ids)} at-most-once inputs behind {ahead}"
                 )
-            self.open_leases[lease.number] = 1
+        if not effect.again:
+            self.open_leases[lease.number] = self.open_leases.get(lease.number, 0) + 1
 
     def take_answer(self, effect: SendBatch, answer: BatchReturned) -> None:
         def take() -> None:
             if self.stands_still(take):
                 return
-            self.open_leases.pop(effect.lease.number, None)
+            self.open_leases[effect.lease.number] = self.open_leases.get(effect.lease.number, 1) - 1
             if answer.bounced:
                 self.bounced_leases.add(effect.lease.number)
             if UNSTARTED in answer.statuses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.dispatch import Dispatch
@@ -12,17 +12,22 @@ from flexray.core.events import (
     AnswerReport,
     BatchReturned,
     ContainerLost,
+    ContainerReady,
     InputsSubmitted,
     Lease,
     ReclaimBatch,
+    ReleaseLease,
     Reply,
     ReplyReceived,
+    Report,
+    ReportReceived,
     SendBatch,
     Settle,
     StartContainer,
     Ticked,
 )
 from flexray.core.occupancy import KEEP_ANSWER_S, Arrival, Occupancy
+from flexray.core.pool import Pool, PoolConfig
 from flexray.core.reporting import ASK_TIMEOUT_S
 from flexray.core.status import LOST, OK, REFUSED
 from tests.sim.invariants import Checks
@@ -287,7 +292,7 @@ def an_overtaken_reclaim_comes_again() -> None:
 
 
 def only_deaths_alone_count_against_an_input() -> None:
-    """Two inputs of one batch die with their container; each has three deaths of its own before it is lost."""
+    """Two inputs of a batch die with their container; each has three deaths of its own before it is lost."""
     dispatch, lease = _with_a_slot()
     dispatch.handle(InputsSubmitted([1]), 0.1)
     dispatch.handle(InputsSubmitted([2, 3]), 0.1)
@@ -304,6 +309,29 @@ def only_deaths_alone_count_against_an_input() -> None:
         if lost:
             break
     _promise(deaths == 1 + 5, f"14: {lost} lost after {deaths} deaths")
+
+
+def a_lease_of_an_earlier_controller_without_room_is_taken_back() -> None:
+    """The only slot of a container is granted anew before the one who holds it has reported."""
+    pool = Pool(PoolConfig("f", epoch=2, found=("f#1",)), 0.0)
+    pool.handle(ContainerReady("f#1"), 0.1)
+    pool.handle(ReportReceived(Report("new", number=1, seen=0, asked=1)), 0.2)
+    pool.handle(ReportReceived(Report("old", number=9, seen=0, held=(Lease(5, "f#1"),))), 0.3)
+    ticks = [pool.handle(Ticked(), 0.5 + 0.25 * tick) for tick in range(12)]
+    _promise(ReleaseLease("f#1", 5) in chain(*ticks), "9: the container was not asked to release it")
+
+
+def slots_of_a_dead_container_are_not_busy() -> None:
+    """A caller may say for a while that it uses a slot which died; nothing runs there."""
+    pool = Pool(PoolConfig("f", epoch=1), 0.0)
+    pool.handle(ReportReceived(Report("d", number=1, seen=0, asked=1)), 0.1)
+    pool.handle(ContainerReady("f#1"), 1.0)
+    held = tuple(Lease(number, "f#1") for number in pool.ledger.leases)
+    busy = Report("d", number=2, seen=0, held=held, asked=1, decided=1, admitted=1, assigned=1)
+    pool.handle(ReportReceived(busy), 1.1)
+    _promise(pool.callers.assigned == 1, f"3: {pool.callers.assigned} slots are busy, one is")
+    pool.handle(ContainerLost("f#1"), 1.2)
+    _promise(pool.callers.assigned == 0, f"3: {pool.callers.assigned} slots of the dead are busy")
 
 
 def a_container_counts_its_own_slots() -> None:
@@ -464,6 +492,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_free_slot_beside_an_open_ask_belongs_to_it,
         an_overtaken_reclaim_comes_again,
         only_deaths_alone_count_against_an_input,
+        a_lease_of_an_earlier_controller_without_room_is_taken_back,
+        slots_of_a_dead_container_are_not_busy,
         a_container_counts_its_own_slots,
         an_at_most_once_batch_that_nobody_remembers_is_lost,
         idle_slots_count_in_the_total,

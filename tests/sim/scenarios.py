@@ -36,6 +36,10 @@ class Scenario:
     service_s: float = 0.05
     service_spread: float = 0.5
     slots: int = 1
+    target_slots: int | None = None
+    single_use: bool = False
+    once_share: float = 0.0
+    """Of the submissions, those whose inputs are sent at most once."""
     settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
     limits: Limits = field(default_factory=Limits)
     retries: Retries | None = None
@@ -147,6 +151,29 @@ def _with_poison(base: Scenario, rng: random.Random) -> Scenario:
     return replace(base, poison=1, slots=1)
 
 
+def _with_single_use(base: Scenario, rng: random.Random) -> Scenario:
+    return replace(
+        base,
+        single_use=True,
+        slots=1,
+        inputs=min(base.inputs, 30),
+        settings=base.settings.model_copy(update={"buffer_containers": 0}),
+        faults=rng.choice((Faults(), Faults(), _FAULTS["deaths"])),
+        cold_start_s=0.2,
+    )
+
+
+def _with_crowds(base: Scenario, rng: random.Random) -> Scenario:
+    slots = rng.choice((2, 4, 8))
+    faults = rng.choice((Faults(), Faults(), _FAULTS["losses"], _FAULTS["deaths"]))
+    return replace(base, slots=slots, target_slots=rng.randint(1, slots - 1), faults=faults)
+
+
+def _with_streams(base: Scenario, rng: random.Random) -> Scenario:
+    faults = rng.choice((Faults(), _FAULTS["losses"], _FAULTS["deaths"], _FAULTS["restarts"]))
+    return replace(base, once_share=rng.choice((0.2, 0.8)), retries=None, fail_chance=0.0, faults=faults)
+
+
 def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
     permanent = rng.random() < 0.5
     settings = AutoscalerSettings(scaledown_window=2.0)
@@ -163,6 +190,9 @@ _CHANGES: dict[str, Callable[[Scenario, random.Random], Scenario]] = {
     "everything": _with_settings,
     "poison": _with_poison,
     "broken": _with_broken_code,
+    "single": _with_single_use,
+    "crowds": _with_crowds,
+    "streams": _with_streams,
 }
 
 KINDS = (
@@ -177,4 +207,7 @@ KINDS = (
     "everything",
     "poison",
     "broken",
+    "single",
+    "crowds",
+    "streams",
 )

@@ -22,7 +22,13 @@ def plan(world: World) -> None:
             next_id += count
             left -= count
             when = rng.uniform(0.0, scenario.spread_s)
-            world.at(when, lambda c=caller, i=input_ids, p=patient, b=bad: c.submit(i, patient=p, poison=b))
+            once = scenario.once_share > 0 and rng.random() < scenario.once_share
+            world.at(
+                when,
+                lambda c=caller, i=input_ids, p=patient, b=bad, o=once: c.submit(
+                    i, patient=p, poison=b, once=o
+                ),
+            )
             if rng.random() < scenario.cancel_chance:
                 world.at(when + rng.uniform(0.0, 1.0), lambda c=caller, i=input_ids: c.cancel(i))
     for when, settings in scenario.settings_changes:

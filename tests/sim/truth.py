@@ -24,6 +24,8 @@ class Truth:
     scenario: Scenario
     poison: bool = False
     """It kills the container that runs it."""
+    once: bool = False
+    """It is sent at most once."""
     settled: list[int] = field(default_factory=list)
     settled_at: float | None = None
     running_on: dict[str, int] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Truth:
             self.fail(f"2: begins on {container_id} while it runs on {list(self.running_on)}")
         if self.withdrawn:
             self.fail("cancelled before it was sent, and runs")
-        if self.scenario.at_most_once and self.cuts:
+        if (self.scenario.at_most_once or self.once) and self.cuts:
             self.fail("at most once, cut off by a death, and runs again")
         if not self.scenario.kills_containers:
             self._check_rerun(now)
@@ -101,7 +103,7 @@ class Truth:
         scenario = self.scenario
         if scenario.poison and not scenario.at_most_once and not scenario.faults.kill_container:
             return self.poison
-        if scenario.at_most_once:
+        if scenario.at_most_once or self.once:
             return not scenario.is_calm  # It may have run is all that its caller knows.
         return bool(scenario.faults.kill_container)
 

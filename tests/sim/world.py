@@ -81,6 +81,8 @@ class World:
         """Containers from the decision to start them until Ray says that they are dead."""
         self.placed = 0
         """Containers that Ray has a place for and that have not died."""
+        self._changes: list[AutoscalerSettings] = []
+        """Of settings, those that wait for a controller that stands still, in order."""
         self.known_dead: dict[str, None] = {}
         """Callers of whose death the controller was told."""
         self.starts_over_max = 0
@@ -179,6 +181,8 @@ class World:
             settings=self.settings,
             limits=self.scenario.limits,
             slots=self.scenario.slots,
+            target_slots=self.scenario.target_slots,
+            single_use=self.scenario.single_use,
             startup_timeout_s=60.0,
             first_container=self.highest_container + 1,
             found=found,
@@ -353,5 +357,17 @@ class World:
         self.control(DispatcherLost(name))
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
+        """New settings, in force when the controller takes them in: two changes never overtake each other."""
+        if self.now < self.stalled_until:
+            self._changes.append(settings)
+            if len(self._changes) == 1:
+                self.at(self.stalled_until, self._take_changes)
+            return
         self.settings = settings
         self.control(SettingsChanged(settings))
+
+    def _take_changes(self) -> None:
+        """The controller stood still, and perhaps still does."""
+        changes, self._changes = self._changes, []
+        for settings in changes:
+            self.change_settings(settings)

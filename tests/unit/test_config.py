@@ -45,7 +45,8 @@ def test_none_stands_for_the_default_everywhere() -> None:
 
 def test_the_options_and_the_fields_of_the_models_are_the_same() -> None:
     fields = {*AutoscalerSettings.model_fields, *Resources.model_fields, *FunctionConfig.model_fields}
-    assert fields - {"autoscaler"} == set(FunctionOptions.__annotations__)
+    decorators = {"concurrency", "batching"}
+    assert fields - {"autoscaler"} - decorators == set(FunctionOptions.__annotations__)
 
 
 @pytest.mark.parametrize(

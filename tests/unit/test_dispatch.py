@@ -286,6 +286,27 @@ def test_a_batch_whose_call_failed_is_sent_again_with_the_same_id_to_the_same_co
     assert (again.batch_id, again.lease, again.input_ids, again.again) == (sent.batch_id, ONE, (1,), True)
 
 
+def test_every_batch_names_the_oldest_open_one_of_its_caller_on_whatever_container_that_is() -> None:
+    hand = hand_with(ONE, TWO)
+    hand.submit(1)
+    hand.submit(2)
+    long, short = hand.batches
+    assert long.lease != short.lease
+    hand.answer(short)
+    hand.submit(3)
+    assert hand.batches[-1].lease == short.lease
+    assert hand.batches[-1].oldest_open == long.batch_id
+    hand.answer(long)
+    last = hand.batches[-1]
+    hand.submit(4)
+    assert hand.batches[-1].oldest_open == last.batch_id
+    hand.answer(last)
+    sent = hand.batches[-1]
+    hand.tell(BatchUnreached(sent.batch_id))
+    hand.wait(RESEND_S)
+    assert (hand.batches[-1].again, hand.batches[-1].oldest_open) == (True, sent.batch_id)
+
+
 # ------------------------------------------------------------------------ retries, losses, giving up
 
 
@@ -343,7 +364,7 @@ def test_a_cancelled_input_that_was_sent_settles_at_once_and_its_container_is_to
     hand.submit(1)
     hand.tell(InputsCancelled([1]))
     assert hand.settled == {1: CANCELLED}
-    assert hand.taken(CancelInputs) == [CancelInputs(hand.batches[0].batch_id, "f#1", (0,))]
+    assert hand.taken(CancelInputs) == [CancelInputs(hand.batches[0].batch_id, "f#1", (0,), (0,))]
     hand.wait(REPEAT_S)
     assert len(hand.taken(CancelInputs)) == 1
     hand.answer(hand.batches[0], CANCELLED, ran=0)

@@ -12,6 +12,7 @@ from flexray.core.events import (
     ContainerLost,
     ContainerPlaced,
     ContainerReady,
+    ContainerRetired,
     DispatcherLost,
     Lease,
     LeaseReleased,
@@ -330,6 +331,26 @@ def test_a_busy_caller_gets_verdicts_in_advance_and_an_idle_one_none() -> None:
     view = hand.pool.view()
     assert (view.waiting, view.total) == (2, 2)
     assert hand.pool.callers.used.pending == 2 + advance
+
+
+def test_a_container_that_says_again_and_again_that_it_retires_takes_nothing_new_and_stops_once() -> None:
+    hand = hand_with_a_lease()
+    held = hand.leases()
+    hand.tell(ContainerRetired("f#1"))
+    assert hand.leases() == ()
+    hand.park(held=held, assigned=1)
+    for _ in range(3):
+        hand.tell(ContainerRetired("f#1"))
+        assert not hand.effects
+        assert hand.pool.ledger.ready == 0
+    hand.report(held=(), assigned=0)
+    assert hand.of(StopContainer) == [StopContainer("f#1", placed=True)]
+    hand.tell(ContainerRetired("f#1"))
+    assert not hand.effects
+    hand.tell(ContainerLost("f#1"))
+    hand.tell(ContainerRetired("f#1"))
+    assert not hand.effects
+    assert len(hand.pool.ledger) == 0
 
 
 def test_verdicts_that_an_earlier_controller_gave_are_taken_as_told() -> None:

@@ -188,12 +188,12 @@ def test_threads_pack_at_the_same_time() -> None:
 
 
 def test_a_call_comes_back_as_args_and_kwargs() -> None:
-    assert unpack_call(pack_call((1, "a"), {"x": [2]})) == ((1, "a"), {"x": [2]})
+    assert unpack_call(pack_call((1, "a"), {"x": [2]})) == ((1, "a"), {"x": [2]}, "")
 
 
 def test_a_call_takes_the_values_of_its_references() -> None:
     packed = pack_call((_Reference("r"),), {"x": _Reference("s")})
-    assert unpack_call(packed, ["one", "two"]) == (("one",), {"x": "two"})
+    assert unpack_call(packed, ["one", "two"]) == (("one",), {"x": "two"}, "")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ _APPLY = """
     import sys
     from flexray.serialization import pack_result, unpack_call, unpack_function
     function = unpack_function(open("function", "rb").read())
-    args, kwargs = unpack_call(open("call", "rb").read())
+    args, kwargs, _ = unpack_call(open("call", "rb").read())
     open("result", "wb").write(pack_result(function(*args, **kwargs)))
 """
 

@@ -1,0 +1,414 @@
+"""A decorated class: containers make one instance, run its enter hooks, and then inputs on its methods.
+
+One rule: an instance made here is a handle: its parameters name its pool, and nothing runs until a method is
+called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
+
+from flexray import backend
+from flexray.config import (
+    AutoscalerSettings,
+    Batching,
+    Concurrency,
+    FunctionConfig,
+    FunctionOptions,
+    check_options,
+)
+from flexray.dual import Dual
+from flexray.errors import InvalidError
+from flexray.function import BATCHING, CONCURRENCY, Function, Home, Stats, is_generator, overridden, suffix
+from flexray.marks import ENTER, EXIT, Parameter, hooks_of, marks_of, methods_of, parameters_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PARAMETER_TYPES = {"str": str, "int": int, "bytes": bytes, "bool": bool}
+PARAMETERS_MAX_BYTES = 16 * 1024
+
+
+class Cls:
+    """A class whose methods run in containers. Made by `@app.cls`; called, it gives a handle to one pool."""
+
+    def __init__(
+        self,
+        home: Home,
+        raw: type,
+        options: Mapping[str, Any],
+        variant: tuple[tuple[str, Any], ...] = (),
+    ) -> None:
+        given: dict[str, Any] = {**options, **dict(variant)}
+        self.methods = _checked_methods(raw)
+        self.parameters = _checked_parameters(raw)
+        marks = marks_of(raw)
+        for method in self.methods.values():
+            if "batching" in (said := marks_of(method)):
+                marks["batching"] = said["batching"]
+        config = check_options(raw.__name__, given, overridden(marks, given))
+        self.__name__ = config.name
+        self.__doc__ = raw.__doc__
+        self.home = home
+        self._raw = raw
+        self._config = config
+        self._options = dict(options)
+        self._variant = variant
+
+    @property
+    def name(self) -> str:
+        """The class's name in its app."""
+        return self._config.name
+
+    @property
+    def function(self) -> type:
+        """The class as the user wrote it."""
+        return self._raw
+
+    @property
+    def config(self) -> FunctionConfig:
+        """Everything that its options say."""
+        return self._config
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it takes parameters, so that there is a pool for each set of them."""
+        return bool(self.parameters)
+
+    @property
+    def has_exit(self) -> bool:
+        """Whether it has exit hooks."""
+        return bool(hooks_of(self._raw, EXIT))
+
+    def move_to(self, home: Home) -> None:
+        """Live in another app from now on."""
+        self.home = home
+
+    def __repr__(self) -> str:
+        return f"<flexray.Cls {self.home.app_name}/{self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        home = Home(self.home.app_name, self.home.app_id)
+        return Cls, (home, self._raw, self._options, self._variant)
+
+    def __call__(self, *wrong: Any, **parameters: Any) -> Obj:
+        """A handle to the pool of these parameters; no I/O.
+
+        Raises:
+            InvalidError: A parameter is unknown, missing, or of the wrong type; it is named.
+        """
+        if wrong:
+            raise InvalidError(
+                f"{self.name} takes its parameters by keyword and got {wrong[0]!r:.60}",
+                self._shown_parameters(),
+            )
+        return Obj(self, self._checked(parameters))
+
+    def __getattr__(self, name: str) -> Any:
+        methods = self.__dict__.get("methods", {})
+        if name in methods:
+            return _Uninstantiated(self.name, name)
+        raise AttributeError(f"class {self.__dict__.get('__name__')} has no method {name!r} for containers")
+
+    def _checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name in parameters:
+            if name not in self.parameters:
+                similar = difflib.get_close_matches(name, self.parameters, n=1)
+                raise InvalidError(
+                    f"{self.name} has no parameter {name!r}",
+                    f"did you mean {similar[0]}?" if similar else self._shown_parameters(),
+                )
+        values = {}
+        for name, (kind, declared) in self.parameters.items():
+            if name not in parameters and not declared.has_default:
+                raise InvalidError(f"{self.name} needs its parameter {name!r}", self._shown_parameters())
+            value = values[name] = parameters.get(name, declared.default)
+            _check_type(f"parameter {name!r} of {self.name}", kind, value)
+        size = sum(len(value) if isinstance(value, str | bytes) else 8 for value in values.values())
+        if size > PARAMETERS_MAX_BYTES:
+            raise InvalidError(
+                f"the parameters of {self.name} have {size:,} bytes, over {PARAMETERS_MAX_BYTES:,}",
+                "pass what is large to a method, or name where it is stored",
+            )
+        return values
+
+    def _shown_parameters(self) -> str:
+        if not self.parameters:
+            return f"it has none: {self.name}()"
+        shown = ", ".join(f"{name}: {kind.__name__}" for name, (kind, _) in self.parameters.items())
+        return f"its parameters are {shown}"
+
+    def with_options(self, **options: Unpack[FunctionOptions]) -> Cls:
+        """The same class with other options, and pools of its own; no I/O.
+
+        Raises:
+            InvalidError: As `@app.cls` does. A variant keeps the class's name.
+        """
+        if "name" in options:
+            raise InvalidError(
+                f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its name",
+                "decorate the class again with @app.cls(name=...) for a class of another name",
+            )
+        return self._with(**cast(dict[str, Any], options))
+
+    def with_concurrency(self, max_inputs: int, target_inputs: int | None = None) -> Cls:
+        """The same class with containers that run several inputs at once; see `with_options`."""
+        return self._with(**{CONCURRENCY: Concurrency(max_inputs=max_inputs, target_inputs=target_inputs)})
+
+    def with_batching(self, max_batch_size: int, wait_ms: int) -> Cls:
+        """The same class with inputs gathered into lists; see `with_options`."""
+        return self._with(**{BATCHING: Batching(max_batch_size=max_batch_size, wait_ms=wait_ms)})
+
+    def _with(self, **options: Any) -> Cls:
+        variant = tuple(sorted({**dict(self._variant), **options}.items()))
+        return Cls(self.home, self._raw, self._options, variant)
+
+    def pool_of(self, app_id: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
+        """(pool, base pool) of these parameters."""
+        base = f"{app_id}/{self.name}"
+        given = tuple(sorted(parameters.items()))
+        return base + suffix(self._variant) + (f"~{_digest(given)}" if given else ""), base
+
+
+class Obj:
+    """An instance of a decorated class: a handle to the pool of its parameters."""
+
+    def __init__(self, cls: Cls, parameters: dict[str, Any]) -> None:
+        self._cls = cls
+        self._parameters = parameters
+        self._made: dict[str, Method[..., Any]] = {}
+        self._local: Any = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self._parameters.items())
+        return f"<flexray.Obj {self._cls.name}({given})>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Obj, (self._cls, self._parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_cls" not in self.__dict__:
+            raise AttributeError(name)
+        if name not in self._cls.methods:
+            if name in self._parameters:
+                return self._parameters[name]
+            similar = difflib.get_close_matches(name, self._cls.methods, n=1)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise AttributeError(f"{self._cls.name} has no method {name!r} for containers{hint}")
+        method = self._made.get(name)
+        if method is None:
+            method = self._made[name] = Method(self, name)
+        return method
+
+    @property
+    def update_autoscaler(self) -> Dual[..., AutoscalerSettings]:
+        """Change settings of this parameter set's pool alone; see `Function.update_autoscaler`."""
+        return self._pool.update_pool
+
+    @property
+    def get_current_stats(self) -> Dual[[], Stats]:
+        """A look at this parameter set's pool; see `Function.get_current_stats`."""
+        return self._pool.get_current_stats
+
+    @property
+    def _pool(self) -> Method[..., Any]:
+        return cast("Method[..., Any]", getattr(self, next(iter(self._cls.methods))))
+
+    @property
+    def decorated(self) -> Cls:
+        """The class that it is an instance of."""
+        return self._cls
+
+    @property
+    def parameter_values(self) -> dict[str, Any]:
+        """Its parameters, defaults included."""
+        return self._parameters
+
+    def local_instance(self) -> Any:
+        """The user's own object in this process, entered once."""
+        with self._lock:
+            if self._local is None:
+                raw: Any = self._cls.function
+                instance = raw.__new__(raw)
+                for name, value in self._parameters.items():
+                    setattr(instance, name, value)
+                for hook in hooks_of(raw, ENTER):
+                    _finished(getattr(instance, hook)())
+                self._local = instance
+            return self._local
+
+
+class Method(Function[P, R], Generic[P, R]):
+    """A method of an instance: a function that shares its pool with the other methods."""
+
+    def __init__(self, obj: Obj, name: str) -> None:
+        cls = obj.decorated
+        self._obj = obj
+        self._cls = cls
+        raw = cls.methods[name].__wrapped__
+        self.__name__ = f"{cls.name}.{name}"
+        self.__doc__ = raw.__doc__
+        self.__wrapped__ = raw
+        self._home = cls.home
+        self._raw = raw
+        self._options = {}
+        self._variant = ()
+        self._config = cls.config.model_copy(
+            update={"name": self.__name__, "is_generator": is_generator(raw)}
+        )
+        self._method = name
+        self._connection = None
+
+    @property
+    def name(self) -> str:
+        """`Class.method`."""
+        return self.__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._obj, self._method)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the method here, on an instance of this process whose enter hooks run once."""
+        return cast(R, getattr(self._obj.local_instance(), self._method)(*args, **kwargs))
+
+    @property
+    def update_autoscaler(self) -> Dual[..., AutoscalerSettings]:
+        """Refuse: a method has no pool of its own."""
+        cls = self._cls.name
+        raise InvalidError(
+            f"{self.name} shares the pool of its instance and cannot be retuned alone",
+            f"use {cls}(...).update_autoscaler(...), which retunes the pool of that instance",
+        )
+
+    @property
+    def update_pool(self) -> Dual[..., AutoscalerSettings]:
+        """`update_autoscaler` of the instance."""
+        return super().update_autoscaler
+
+    def _with(self, **options: Any) -> Function[P, R]:
+        raise InvalidError(
+            f"{self.name} shares the options of its class",
+            f"use {self._cls.name}.with_options(...)(...).{self._method}",
+        )
+
+    def _base_pool_id(self, app_id: str) -> str:
+        return self._cls.pool_of(app_id, self._obj.parameter_values)[0]
+
+    def _started_name(self) -> str:
+        return self._cls.name
+
+    def _connect(self) -> tuple[str, backend.Backend, backend.Client]:
+        self._home = self._cls.home  # The class may have been included in another app.
+        pool_id = self._pool_id()
+        connected = backend.connect()
+        app_id = cast(str, self._home.app_id)
+        _, base = self._cls.pool_of(app_id, {})
+        parameters = self._obj.parameter_values
+        if pool_id != base:
+            connected.open_variant(app_id, pool_id, base, self._cls.config, parameters)
+        self._connection = (app_id, connected, connected.client(pool_id, self._cls.config))
+        return self._connection
+
+
+class _Uninstantiated:
+    """A method of the class itself; every use says what is missing."""
+
+    def __init__(self, cls: str, method: str) -> None:
+        self.__dict__.update(_cls=cls, _name=method)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse(f".{name}")
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        self._refuse("")
+
+    def _refuse(self, use: str) -> Any:
+        cls, method = self.__dict__["_cls"], self.__dict__["_name"]
+        raise InvalidError(
+            f"{cls}.{method}{use} was used on the class itself",
+            f"instantiate it first: {cls}().{method}{use}(...)",
+        )
+
+
+def _checked_methods(raw: type) -> dict[str, Any]:
+    methods = methods_of(raw)
+    name = raw.__name__
+    if not methods:
+        raise InvalidError(
+            f"class {name} has no method for containers", "mark those that they run with @flexray.method()"
+        )
+    batched = [method for method, function in methods.items() if "batching" in marks_of(function)]
+    if batched and len(methods) > 1:
+        raise InvalidError(
+            f"class {name} has {len(methods)} methods, and {batched[0]} is batched",
+            "give a batched method a class of its own",
+        )
+    if raw.__init__ is not object.__init__:  # type: ignore[misc]  # It is the class's, not an instance's.
+        raise InvalidError(
+            f"class {name} has an __init__ of its own",
+            "declare parameters with flexray.parameter(), and prepare it in an @flexray.enter() method",
+        )
+    return methods
+
+
+def _checked_parameters(raw: type) -> dict[str, tuple[type, Parameter]]:
+    checked = {}
+    for name, (annotation, declared) in parameters_of(raw).items():
+        kind = PARAMETER_TYPES.get(annotation if isinstance(annotation, str) else _name_of(annotation))
+        if kind is None:
+            shown = "no annotation" if annotation is None else f"the annotation {_name_of(annotation)}"
+            raise InvalidError(
+                f"parameter {name!r} of {raw.__name__} has {shown}",
+                f"annotate it with one of {', '.join(PARAMETER_TYPES)}",
+            )
+        if declared.has_default:
+            _check_type(f"the default of parameter {name!r} of {raw.__name__}", kind, declared.default)
+        checked[name] = (kind, declared)
+    return checked
+
+
+def _check_type(what: str, kind: type, value: object) -> None:
+    if type(value) is not kind:
+        raise InvalidError(
+            f"{what} is {value!r:.60}, of type {type(value).__name__}", f"it must be of type {kind.__name__}"
+        )
+
+
+def _name_of(annotation: object) -> str:
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def _finished(result: Any) -> None:
+    """Wait for an enter hook that is async, wherever it was called."""
+    if not hasattr(result, "__await__"):
+        return
+    import asyncio  # noqa: PLC0415
+
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(result)
+        except BaseException as error:  # noqa: BLE001  # Raised by whoever waits.
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+Decorated = Callable[[type], Cls]
+"""What `@app.cls(...)` is."""

@@ -1,0 +1,490 @@
+"""Runs a container's batches: sync code on threads, async code on one loop, gathered inputs in one call.
+
+One rule: whoever runs an input settles it in its `Work`, once, and says when the batch is over; what was
+answered for it meanwhile (too late, cancelled) counts, and not what it still does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Any
+
+from flexray.config import FunctionConfig
+from flexray.context import RunningInput, current_input
+from flexray.core.occupancy import BatchKey, Work
+from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED
+from flexray.errors import ExecutionError, FunctionTimeoutError
+from flexray.runtime.output import Capture, current_dispatcher
+from flexray.runtime.streams import Streams
+from flexray.runtime.target import Kind, Target
+from flexray.runtime.wire import BatchMessage, Resolved
+from flexray.serialization import Parts, pack_exception, pack_result, unpack_call
+
+logger = logging.getLogger("flexray")
+
+BLOCKED_S = 2.0
+"""An async input that is so much over its time blocks its loop, or it would have been cancelled."""
+
+
+class Job:
+    """A batch with what is needed to run it."""
+
+    __slots__ = ("calls", "ended", "message", "objects", "running", "work")
+
+    def __init__(self, message: BatchMessage, objects: tuple[Any, ...], work: Work) -> None:
+        self.message = message
+        self.work = work
+        self.calls = message.calls
+        self.objects = objects
+        self.running = 0
+        """Inputs of it that are under way in gathered calls."""
+        self.ended = False
+
+
+class _Worker:
+    """What a thread, or a task of the loop, is at."""
+
+    __slots__ = ("abandoned", "began", "entries", "lock", "task")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.entries: list[tuple[Job, int]] = []
+        """(batch, position) of the inputs that run."""
+        self.began = 0.0
+        self.abandoned = False
+        """Its inputs were answered without it; what it still does counts for nothing."""
+        self.task: asyncio.Task[None] | None = None
+
+    def take(self, job: Job) -> int | None:
+        """The next position of the job, which from now on is what this one is at; None: it is over."""
+        with self.lock:
+            position = None if self.abandoned else job.work.take()
+            self.entries = [] if position is None else [(job, position)]
+            self.began = time.perf_counter()
+            return position
+
+    def settle_one(self, status: int, payload: Any) -> bool:
+        """Note the outcome of the input that ran; False: it was answered without it."""
+        seconds = time.perf_counter() - self.began
+        with self.lock:
+            if self.abandoned:
+                return False
+            job, position = self.entries[0]
+            job.work.settle(position, status, payload)
+            if status != CANCELLED:
+                job.work.note_time(seconds)
+            return True
+
+    def settle(self, outcomes: Iterable[tuple[int, Any]]) -> bool:
+        """Note the outcomes of what ran, in order; False: they were answered without it."""
+        seconds = time.perf_counter() - self.began
+        with self.lock:
+            if self.abandoned:
+                return False
+            for (job, position), (status, payload) in zip(self.entries, outcomes, strict=True):
+                job.work.settle(position, status, payload)
+                if status != CANCELLED:
+                    job.work.note_time(seconds)
+            self.entries = []
+            return True
+
+
+class Runner:
+    """See the module. `over` is called with each batch that is over, `retire` when a thread goes on."""
+
+    def __init__(
+        self,
+        target: Target,
+        config: FunctionConfig,
+        capture: Capture,
+        over: Callable[[Job], None],
+        retire: Callable[[], None],
+    ) -> None:
+        self.streams = Streams()
+        self._target = target
+        self._name = config.name
+        self._timeout_s = config.timeout
+        self._batching = config.batching
+        self._capture = capture
+        self._over = over
+        self._retire = retire
+        self._workers: dict[_Worker, None] = {}
+        self._queue: SimpleQueue[Job] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._gathered = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._finished: list[Job] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if target.needs_loop:
+            self._loop = asyncio.new_event_loop()
+            _start_thread(self._run_loop, "user-loop")
+        if self._batching is not None:
+            for _ in range(config.concurrency.max_inputs):
+                _start_thread(self._gather, "batches")
+
+    def run_hooks(self, role: str) -> None:
+        """Call the enter or exit hooks and wait for them; raises what they raise."""
+        self._target.run_hooks(role, self._wait_for)
+
+    def begin(self, job: Job) -> None:
+        """Run this batch; returns at once."""
+        if self._batching is not None:
+            with self._gathered:
+                self._waiting.append(job)
+                self._gathered.notify_all()
+        elif self._target.is_async:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._start_task, job)
+        else:
+            self._queue.put(job)
+            if not self._idle.acquire(blocking=False):
+                _start_thread(self._serve, "slot")
+
+    def poke(self) -> None:
+        """Inputs were taken out of a batch: it may be over by that."""
+        with self._gathered:
+            self._gathered.notify_all()
+
+    # Ending what runs.
+
+    def expire(self) -> None:
+        """Answer inputs that have run too long; threads cannot be stopped, nor can a loop that is blocked."""
+        now = time.perf_counter()
+        for worker in list(self._workers):
+            limit_s = self._timeout_s + (0.0 if worker.task is None else BLOCKED_S)
+            if worker.entries and now - worker.began > limit_s:
+                late = pack_exception(FunctionTimeoutError(self._name, self._timeout_s))
+                self._abandon(worker, worker.entries, FAILED, late)
+
+    def interrupt(self, key: BatchKey, positions: Iterable[int]) -> None:
+        """End these inputs where they run: a generator at its next result, a coroutine where it waits."""
+        wanted = set(positions)
+        for worker in list(self._workers):
+            for job, position in worker.entries:
+                if job.work.key != key or position not in wanted:
+                    continue
+                if self.streams.close((key, position)) or len(worker.entries) > 1:
+                    break  # Others of the same call are not ended with it.
+                if worker.task is not None and self._loop is not None:
+                    self._loop.call_soon_threadsafe(worker.task.cancel)
+                else:
+                    self._abandon(worker, [(job, position)], CANCELLED, None)
+                break
+
+    def close_streams(self, keys: Iterable[BatchKey]) -> None:
+        """The readers of these batches are dead."""
+        dead = set(keys)
+        for worker in list(self._workers):
+            for job, position in worker.entries:
+                if job.work.key in dead:
+                    self.streams.close((job.work.key, position))
+
+    def _abandon(self, worker: _Worker, entries: list[tuple[Job, int]], status: int, payload: Any) -> None:
+        with worker.lock:
+            if worker.abandoned or worker.entries != entries:
+                return  # It has just come to its end.
+            if any(job.work.statuses[position] is not None for job, position in entries):
+                return
+            worker.abandoned = True
+            self._workers.pop(worker, None)
+        self._retire()
+        for job, position in entries:
+            job.work.settle(position, status, payload)
+            job.work.drop_todo(UNSTARTED)
+            self._over(job)
+        with self._gathered:  # Who gathers may be the one that was given up.
+            for job in self._waiting:
+                job.work.drop_todo(UNSTARTED)
+            self._drop_empty()
+        self._tell_over()
+
+    # Threads.
+
+    def _serve(self) -> None:
+        worker = _Worker()
+        self._workers[worker] = None
+        while not worker.abandoned:
+            job = self._queue.get()
+            self._run(worker, job)
+            if not worker.abandoned:
+                self._over(job)
+                self._idle.release()
+
+    def _run(self, worker: _Worker, job: Job) -> None:
+        calls, target = job.calls, self._target
+        current_dispatcher.set(job.message.dispatcher_id)
+        while (position := worker.take(job)) is not None:
+            if calls[position] is None:
+                outcome: tuple[int, Any] = (CANCELLED, None)
+            else:
+                current_input.set(_running(job.message, position))
+                try:
+                    args, kwargs, name = arguments(job, position)
+                    kind = target.kinds[name]
+                    if kind is Kind.SYNC:
+                        outcome = OK, pack_result(target.methods[name](*args, **kwargs))
+                    elif kind is Kind.GENERATOR:
+                        outcome = self._drain(job, position, target.methods[name](*args, **kwargs))
+                    else:
+                        outcome = self._wait_for(self._outcome(job, position))
+                except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
+                    outcome = FAILED, pack_exception(error)
+            if not worker.settle_one(*outcome):
+                return
+
+    def _drain(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
+        key = (job.work.key, position)
+        stream = self.streams.open(key)
+        try:
+            for result in results:
+                if not stream.put(pack_result(result)):
+                    results.close()
+                    return CANCELLED, None
+            return OK, pack_result(None)
+        finally:
+            self.streams.finish(key)
+
+    def _wait_for(self, coroutine: Any) -> Any:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    # The loop.
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        while True:
+            try:
+                self._loop.run_forever()
+            except BaseException:  # SystemExit in a task of the user's leaves the loop; others go on.
+                logger.exception("in a task of %s", self._name)
+
+    def _start_task(self, job: Job) -> None:
+        assert self._loop is not None
+        worker = _Worker()
+        self._workers[worker] = None
+        worker.task = self._loop.create_task(self._run_async(worker, job))
+        worker.task.add_done_callback(lambda _: self._end_task(worker, job))
+
+    def _end_task(self, worker: _Worker, job: Job) -> None:
+        self._workers.pop(worker, None)
+        if not worker.abandoned:
+            self._over(job)
+
+    async def _run_async(self, worker: _Worker, job: Job) -> None:
+        current_dispatcher.set(job.message.dispatcher_id)
+        while (position := worker.take(job)) is not None:
+            if job.calls[position] is None:
+                outcome: tuple[int, Any] = (CANCELLED, None)
+            else:
+                current_input.set(_running(job.message, position))
+                try:
+                    outcome = await self._outcome(job, position)
+                except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
+                    outcome = FAILED, pack_exception(error)
+                    if position in job.work.cancelled:
+                        outcome = CANCELLED, None
+                        if worker.task is not None:
+                            worker.task.uncancel()
+            if not worker.settle_one(*outcome):
+                return
+
+    async def _outcome(self, job: Job, position: int) -> tuple[int, Any]:
+        """Run an async input to its end, or to the end of its time."""
+        scope = asyncio.timeout(self._timeout_s)
+        try:
+            args, kwargs, name = arguments(job, position)
+            async with scope:
+                if self._target.kinds[name] is Kind.ASYNC_GENERATOR:
+                    return await self._drain_async(job, position, self._target.methods[name](*args, **kwargs))
+                return OK, pack_result(await self._target.methods[name](*args, **kwargs))
+        except TimeoutError as error:
+            late = FunctionTimeoutError(self._name, self._timeout_s) if scope.expired() else error
+            return FAILED, pack_exception(late)
+
+    async def _drain_async(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
+        key = (job.work.key, position)
+        stream = self.streams.open(key)
+        try:
+            async for result in results:
+                if not await stream.put_async(pack_result(result)):
+                    return CANCELLED, None
+            return OK, pack_result(None)
+        finally:
+            await results.aclose()
+            self.streams.finish(key)
+
+    # Gathered inputs.
+
+    def _gather(self) -> None:
+        worker = _Worker()
+        self._workers[worker] = None
+        (name,) = self._target.methods
+        function, kind = self._target.methods[name], self._target.kinds[name]
+        signature = inspect.signature(function)
+        while not worker.abandoned:
+            entries = self._next_batch()
+            if entries:
+                self._run_gathered(worker, entries, function, signature, is_async=kind.is_async)
+
+    def _next_batch(self) -> list[tuple[Job, int]]:
+        """Wait for a first input, then for a full batch or the end of the wait; the inputs taken."""
+        assert self._batching is not None
+        most, wait_s = self._batching.max_batch_size, self._batching.wait_ms / 1000
+        until: float | None = None
+        while True:
+            self._tell_over()
+            with self._gathered:
+                count = self._drop_empty()
+                if self._finished:
+                    continue
+                if not count:
+                    until = None
+                    self._gathered.wait()
+                    continue
+                now = time.monotonic()
+                until = now + wait_s if until is None else until
+                if count >= most or now >= until:
+                    return self._take_gathered(most)
+                self._gathered.wait(until - now)
+
+    def _take_gathered(self, most: int) -> list[tuple[Job, int]]:
+        entries: list[tuple[Job, int]] = []
+        while self._waiting and len(entries) < most:
+            job = self._waiting[0]
+            position = job.work.take()
+            if position is None:
+                self._leave(self._waiting.popleft())
+            elif job.calls[position] is None:
+                job.work.settle(position, CANCELLED)
+            else:
+                job.running += 1
+                entries.append((job, position))
+        return entries
+
+    def _drop_empty(self) -> int:
+        """Inputs that wait; batches without any are over."""
+        for job in [job for job in self._waiting if not job.work.todo]:
+            self._waiting.remove(job)
+            self._leave(job)
+        return sum(len(job.work.todo) for job in self._waiting)
+
+    def _leave(self, job: Job) -> None:
+        if not job.running and not job.work.todo:
+            self._finished.append(job)
+
+    def _tell_over(self) -> None:
+        """Say which batches are over; never under the lock, for whoever is told may begin the next."""
+        with self._gathered:
+            finished, self._finished = self._finished, []
+        for job in finished:
+            self._over(job)
+
+    def _run_gathered(
+        self,
+        worker: _Worker,
+        entries: list[tuple[Job, int]],
+        function: Callable[..., Any],
+        signature: inspect.Signature,
+        *,
+        is_async: bool,
+    ) -> None:
+        bound: list[dict[str, Any]] = []
+        failed: list[tuple[tuple[Job, int], bytes]] = []
+        for entry in list(entries):
+            try:
+                args, kwargs, _ = arguments(*entry)
+                call = signature.bind(*args, **kwargs)
+                call.apply_defaults()
+                bound.append(dict(call.arguments))
+            except BaseException as error:  # noqa: BLE001  # Arguments that do not fit, or do not unpack.
+                failed.append((entry, pack_exception(error)))
+                entries.remove(entry)
+        for (job, position), payload in failed:
+            job.work.settle(position, FAILED, payload)
+        if entries:
+            with worker.lock:
+                worker.entries, worker.began = list(entries), time.perf_counter()
+            current_dispatcher.set(entries[0][0].message.dispatcher_id)
+            current_input.set(_running(entries[0][0].message, entries[0][1]))
+            worker.settle(self._outcomes(bound, function, is_async=is_async))
+        if worker.abandoned:
+            return
+        self._return([entry for entry, _ in failed] + entries)
+
+    def _return(self, entries: list[tuple[Job, int]]) -> None:
+        with self._gathered:
+            for job, _ in entries:
+                job.running -= 1
+            for job in dict.fromkeys(job for job, _ in entries):
+                if job not in self._waiting:
+                    self._leave(job)
+        self._tell_over()
+
+    def _outcomes(
+        self, bound: list[dict[str, Any]], function: Callable[..., Any], *, is_async: bool
+    ) -> list[tuple[int, Any]]:
+        lists = {name: [call[name] for call in bound] for name in bound[0]}
+        try:
+            results = function(**lists)
+            if is_async:
+                results = self._wait_for(asyncio.wait_for(results, self._timeout_s))
+            if not isinstance(results, list) or len(results) != len(bound):
+                told = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
+                raise ExecutionError(
+                    f"{self._name} is batched and returned {told} for {len(bound)} inputs",
+                    "return a list with one result for each input, in order",
+                )
+            return [_packed(result) for result in results]
+        except TimeoutError as error:
+            late = FunctionTimeoutError(self._name, self._timeout_s) if is_async else error
+            return [(FAILED, pack_exception(late))] * len(bound)
+        except BaseException as error:  # noqa: BLE001  # Every error reaches every input of the batch.
+            return [(FAILED, pack_exception(error))] * len(bound)
+
+
+def arguments(job: Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any], str]:
+    """(args, kwargs, method) of an input; what travelled beside the message is put where it stood."""
+    call = job.calls[position]
+    if isinstance(call, bytes):
+        return unpack_call(call)
+    packed, first, count, resolved = call
+    objects = job.objects[first : first + count]
+    if packed is None:
+        packed, objects = objects[0], objects[1:]
+    passed_on = len(objects) - resolved
+    if isinstance(packed, Parts):
+        packed.references = [box[0] for box in objects[:passed_on]]
+    args, kwargs, method = unpack_call(packed)
+    if resolved:
+        values = objects[passed_on:]
+        args = tuple([_resolve(value, values) for value in args])
+        kwargs = {name: _resolve(value, values) for name, value in kwargs.items()}
+    return args, kwargs, method
+
+
+def _packed(result: Any) -> tuple[int, Any]:
+    try:
+        return OK, pack_result(result)
+    except Exception as error:  # noqa: BLE001  # This one's failure only.
+        return FAILED, pack_exception(error)
+
+
+def _resolve(value: Any, objects: tuple[Any, ...]) -> Any:
+    return objects[value.number] if type(value) is Resolved else value
+
+
+def _running(message: BatchMessage, position: int) -> RunningInput:
+    input_id = message.input_ids[position]
+    return message.dispatcher_id, input_id, message.attempts.get(input_id, 1)
+
+
+def _start_thread(target: Callable[[], None], name: str) -> None:
+    threading.Thread(target=target, name=f"flexray-{name}", daemon=True).start()

@@ -1,0 +1,887 @@
+"""What happens inside of a container: many inputs at once, batches, results one by one, and ends of all kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import flexray
+from flexray.errors import ExecutionError, FunctionTimeoutError, InputLostError, InvalidError
+from tests.integration.conftest import NAMESPACE, Cluster, containers_of
+from tests.integration.gates import Gate, at, calls, in_background, results
+from tests.waiting import wait_until
+
+AHEAD = 16
+"""Results that a generator may be ahead of its reader."""
+
+
+@pytest.fixture
+def gate(cluster: Cluster, tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
+
+
+@pytest.fixture
+def app() -> flexray.App:
+    return flexray.App("inside")
+
+
+async def passed(gate: Gate, name: object) -> int:
+    """As `Gate.enter`, for an async input that lets others run meanwhile."""
+    (gate.folder / f"in-{name}").touch()
+    while not (gate.folder / "open").exists():
+        await asyncio.sleep(0.01)
+    return os.getpid()
+
+
+def cancelled_when(function: flexray.Function[..., Any], ready: Callable[[], object], *args: Any) -> float:
+    """Seconds until a `.remote.aio`, cancelled as soon as `ready` says so, has ended."""
+
+    async def main() -> float:
+        call = asyncio.ensure_future(function.remote.aio(*args))
+        await asyncio.to_thread(wait_until, ready)
+        began = time.monotonic()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        return time.monotonic() - began
+
+    return asyncio.run(main())
+
+
+# Several inputs at once.
+
+
+def test_sync_inputs_of_a_concurrent_function_run_at_once_on_threads(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=4)
+    def hold(name: object) -> tuple[int, int, str | None, str | None]:
+        before = flexray.current_input_id()
+        process = gate.enter(name)
+        return process, threading.get_ident(), before, flexray.current_input_id()
+
+    with app.run():
+        under_way = calls(hold, range(4))
+        wait_until(lambda: len(gate.entered) == 4)
+        gate.open()
+        outputs = results(under_way)
+    assert len({process for process, *_ in outputs}) == 1
+    assert len({thread for _, thread, *_ in outputs}) == 4
+    assert all(before and before == after for *_, before, after in outputs)
+    assert len({before for *_, before, _ in outputs}) == 4
+
+
+def test_async_inputs_of_a_concurrent_function_run_at_once_on_one_loop(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=50)
+    async def hold(name: object) -> tuple[int, int, str | None, str | None]:
+        before = flexray.current_input_id()
+        process = await passed(gate, name)
+        return process, threading.get_ident(), before, flexray.current_input_id()
+
+    with app.run():
+        outputs_to_come = in_background(lambda: list(hold.map(range(50))))
+        wait_until(lambda: len(gate.entered) == 50)
+        gate.open()
+        outputs = outputs_to_come.result(30)
+    assert len({(process, thread) for process, thread, *_ in outputs}) == 1
+    assert all(before and before == after for *_, before, after in outputs)
+    assert len({before for *_, before, _ in outputs}) == 50
+
+
+def test_a_container_never_runs_more_than_max_inputs(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=2)
+    async def hold(name: object) -> int:
+        return await passed(gate, name)
+
+    with app.run():
+        under_way = calls(hold, range(3))
+        wait_until(lambda: at(hold, num_running_inputs=2, backlog=1))
+        assert len(gate.entered) == 2
+        gate.open()
+        assert len(set(results(under_way))) == 1
+
+
+def test_target_inputs_size_the_pool_and_max_inputs_what_runs_until_then(
+    app: flexray.App, gate: Gate
+) -> None:
+    @app.function(cpu=0, max_containers=2)
+    @flexray.concurrent(max_inputs=4, target_inputs=2)
+    def hold(name: object) -> int:
+        return gate.enter(name)
+
+    with app.run():
+        at_target = calls(hold, [0, 1])
+        wait_until(lambda: len(gate.entered) == 2)
+        assert at(hold, num_total_runners=1)
+        above = calls(hold, [2, 3])
+        wait_until(lambda: len(gate.entered) == 4)
+        wait_until(lambda: at(hold, num_total_runners=2))
+        gate.open()
+        results(at_target + above)
+
+
+def test_where_no_container_can_be_added_all_of_max_inputs_run(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=4, target_inputs=1)
+    def hold(name: object) -> int:
+        return gate.enter(name)
+
+    with app.run():
+        under_way = calls(hold, range(4))
+        wait_until(lambda: len(gate.entered) == 4)
+        gate.open()
+        assert len(set(results(under_way))) == 1
+
+
+def test_a_handle_with_concurrency_has_a_pool_of_its_own(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    def hold(name: object) -> int:
+        return gate.enter(name)
+
+    with app.run():
+        several = hold.with_concurrency(max_inputs=2)
+        under_way = calls(several, range(2))
+        wait_until(lambda: gate.entered == ["0", "1"])
+        gate.open()
+        assert len(set(results(under_way))) == 1
+        assert hold.remote("alone") not in results(under_way)
+
+
+def test_a_failure_among_concurrent_inputs_is_its_own_input_s(app: flexray.App) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=10)
+    async def inverse(x: int) -> float:
+        await asyncio.sleep(0)
+        return 1 / x
+
+    with app.run():
+        outputs = list(inverse.map([2, 0, 4], return_exceptions=True))
+    assert (outputs[0], outputs[2]) == (0.5, 0.25)
+    assert isinstance(outputs[1], ZeroDivisionError)
+
+
+def test_a_blocking_call_in_an_async_input_leaves_the_container_answering(cluster: Cluster, gate: Gate) -> None:
+    app = flexray.App("blocking")
+
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=4)
+    async def block(name: object) -> int:
+        return gate.enter(name)
+
+    with app.run():
+        under_way = calls(block, ["x"])
+        wait_until(lambda: gate.entered)
+        [name] = containers_of("blocking")
+        container = ray.get_actor(name, namespace=NAMESPACE)
+        assert ray.get(container.output.remote("nobody"), timeout=1) == []
+        assert ray.get(container.reclaim.remote("nobody", 1), timeout=1) is None
+        gate.open()
+        results(under_way)
+
+
+# Batches.
+
+
+@pytest.fixture(scope="module")
+def batching(cluster: Cluster) -> Iterator[None]:
+    with batching_app.run():
+        yield
+
+
+batching_app = flexray.App("batching")
+
+
+@batching_app.function(cpu=0, max_containers=1)
+@flexray.batched(max_batch_size=4, wait_ms=60_000)
+def sized(xs: list[int], ys: list[int] | int = 10, *, scale: list[int] | int = 1) -> list[Any]:
+    """Waits for long: only full batches come back soon."""
+    assert isinstance(ys, list)
+    assert isinstance(scale, list)
+    return [(len(xs), x, y, z) for x, y, z in zip(xs, ys, scale, strict=True)]
+
+
+@batching_app.function(cpu=0, max_containers=1)
+@flexray.batched(max_batch_size=4, wait_ms=300)
+def odd(xs: list[Any]) -> Any:
+    """What goes wrong is said by the first input."""
+    match xs[0]:
+        case "raises":
+            raise LookupError(len(xs))
+        case "short":
+            return xs[:-1]
+        case "none":
+            return None
+        case "tuple":
+            return tuple(xs)
+        case "generator":
+            return (x for x in xs)
+        case "lock":
+            return [threading.Lock() if x == "lock" else x for x in xs]
+        case _:
+            return [(len(xs), x) for x in xs]
+
+
+def test_a_full_batch_runs_at_once_with_scalars_in_and_out(batching: None) -> None:
+    assert list(sized.map(range(8))) == [(4, x, 10, 1) for x in range(8)]
+
+
+def test_inputs_of_one_batch_may_give_their_arguments_differently(batching: None) -> None:
+    plain, second, named, scaled = results(
+        [
+            in_background(lambda: sized.remote(1)),  # type: ignore[arg-type]
+            in_background(lambda: sized.remote(2, 20)),  # type: ignore[arg-type]
+            in_background(lambda: sized.remote(xs=3, ys=30)),  # type: ignore[arg-type]
+            in_background(lambda: sized.remote(4, scale=2)),  # type: ignore[arg-type]
+        ]
+    )
+    assert plain == (4, 1, 10, 1)
+    assert second == (4, 2, 20, 1)
+    assert named == (4, 3, 30, 1)
+    assert scaled == (4, 4, 10, 2)
+
+
+def test_a_batch_that_is_not_full_runs_after_its_wait(batching: None) -> None:
+    assert odd.remote(1) == (1, 1)  # type: ignore[arg-type]
+    assert list(odd.map([1, 2, 3])) == [(3, 1), (3, 2), (3, 3)]
+
+
+def test_an_error_reaches_every_input_of_its_batch_and_no_other(batching: None) -> None:
+    outputs: list[Any] = list(odd.map(["raises", 2, 3, 4, 5, 6, 7, 8], return_exceptions=True))
+    assert [(type(error), error.args) for error in outputs[:4]] == [(LookupError, (4,))] * 4
+    assert outputs[4:] == [(4, x) for x in (5, 6, 7, 8)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("short", "odd is batched and returned 3 results for 4 inputs"),
+        ("none", "returned NoneType for 4 inputs"),
+        ("tuple", "returned tuple for 4 inputs"),
+        ("generator", "returned generator for 4 inputs"),
+    ],
+)
+def test_a_batch_that_gives_no_list_of_its_length_fails_every_input(
+    batching: None, kind: str, words: str
+) -> None:
+    outputs: list[Any] = list(odd.map([kind, 2, 3, 4], return_exceptions=True))
+    assert len(outputs) == 4
+    for error in outputs:
+        assert isinstance(error, ExecutionError)
+        assert words in str(error)
+        assert error.hint
+
+
+def test_a_result_that_does_not_pickle_fails_its_own_input_of_the_batch(batching: None) -> None:
+    outputs: list[Any] = list(odd.map(["lock", 2, 3, 4], return_exceptions=True))
+    assert isinstance(outputs[0], flexray.SerializationError)
+    assert outputs[1:] == [2, 3, 4]
+
+
+def test_arguments_that_do_not_fit_fail_their_own_input_of_the_batch(batching: None) -> None:
+    outputs: list[Any] = list(odd.starmap([(1,), (1, 2), (3,), (4,)], return_exceptions=True))
+    assert isinstance(outputs[1], TypeError)
+    assert [x for _, x in (outputs[0], *outputs[2:])] == [1, 3, 4]
+
+
+def test_async_functions_methods_and_handles_can_be_batched(app: flexray.App) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.batched(max_batch_size=3, wait_ms=60_000)
+    async def doubled(xs: list[int]) -> list[Any]:
+        await asyncio.sleep(0)
+        return [(len(xs), 2 * x) for x in xs]
+
+    @app.cls(cpu=0, max_containers=1)
+    class Doubler:
+        factor: int = flexray.parameter(default=2)
+
+        @flexray.batched(max_batch_size=3, wait_ms=60_000)
+        @flexray.method()
+        def times(self, xs: list[int]) -> list[Any]:
+            return [(len(xs), self.factor * x) for x in xs]
+
+    @app.function(cpu=0, max_containers=1)
+    def lengths(xs: list[int]) -> list[int]:
+        return [len(xs)] * len(xs)
+
+    with app.run():
+        expected = [(3, 0), (3, 2), (3, 4)]
+        assert list(doubled.map(range(3))) == expected
+        assert list(Doubler().times.map(range(3))) == expected
+        together = lengths.with_batching(max_batch_size=3, wait_ms=60_000)
+        assert list(together.map(range(3))) == [3, 3, 3]
+
+
+def test_a_concurrent_batched_function_runs_batches_at_once(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=2)
+    @flexray.batched(max_batch_size=2, wait_ms=60_000)
+    def hold(names: list[int]) -> list[int]:
+        return [gate.enter(min(names))] * len(names)
+
+    with app.run():
+        outputs = in_background(lambda: list(hold.map(range(4))))
+        wait_until(lambda: len(gate.entered) == 2)
+        gate.open()
+        assert len(set(outputs.result(30))) == 1
+
+
+# Results one by one.
+
+
+@pytest.fixture(scope="module")
+def streaming(cluster: Cluster) -> Iterator[None]:
+    with streaming_app.run():
+        yield
+
+
+streaming_app = flexray.App("streaming")
+
+
+@streaming_app.function(cpu=0)
+def count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@streaming_app.function(cpu=0)
+async def count_async(n: int) -> AsyncIterator[int]:
+    for x in range(n):
+        await asyncio.sleep(0)
+        yield x
+
+
+@streaming_app.cls(cpu=0)
+class Counter:
+    step: int = flexray.parameter(default=1)
+
+    @flexray.method()
+    def count(self, n: int) -> Iterator[int]:
+        yield from range(0, n * self.step, self.step)
+
+    @flexray.method()
+    async def count_async(self, n: int) -> AsyncIterator[int]:
+        for x in range(n):
+            yield x * self.step
+
+    @flexray.method()
+    def one(self) -> int:
+        return self.step
+
+
+@streaming_app.function(cpu=0)
+def produce(folder: Path, n: int) -> Iterator[int]:
+    """Leaves the number of the newest result, and a mark when it is closed."""
+    try:
+        for x in range(n):
+            (folder / "newest").write_text(str(x))
+            yield x
+    finally:
+        (folder / "closed").touch()
+
+
+@streaming_app.function(cpu=0)
+async def produce_async(folder: Path, n: int) -> AsyncIterator[int]:
+    try:
+        for x in range(n):
+            (folder / "newest").write_text(str(x))
+            yield x
+    finally:
+        (folder / "closed").touch()
+
+
+PRODUCERS = pytest.mark.parametrize("producer", [produce, produce_async], ids=["sync", "async"])
+
+
+@streaming_app.function(cpu=0)
+def fail_after(n: int) -> Iterator[int]:
+    yield from range(n)
+    raise LookupError("no more")
+
+
+@streaming_app.function(cpu=0)
+async def fail_after_async(n: int) -> AsyncIterator[int]:
+    for x in range(n):
+        yield x
+    raise LookupError("no more")
+
+
+@streaming_app.function(cpu=0)
+def vanish_after(n: int, folder: Path) -> Iterator[int]:
+    yield from range(n)
+    Gate(folder).enter("end")
+    os._exit(3)
+
+
+@streaming_app.function(cpu=0)
+def relayed(n: int) -> list[int]:
+    return list(count.remote_gen(n)) + list(Counter(step=2).count.remote_gen(n))
+
+
+@streaming_app.function(cpu=0)
+async def squares(n: int) -> AsyncIterator[int]:
+    async for x in count_async.remote_gen.aio(n):
+        yield x * x
+
+
+@pytest.mark.parametrize("counter", [count, count_async], ids=["sync", "async"])
+def test_generators_give_all_their_results_in_order(streaming: None, counter: Any) -> None:
+    assert list(counter.remote_gen(1000)) == list(range(1000))
+    assert list(counter.remote_gen(0)) == []
+
+
+def test_generators_have_asynchronous_forms(streaming: None) -> None:
+    async def main() -> None:
+        assert [x async for x in count.remote_gen.aio(100)] == list(range(100))
+        assert [x async for x in count_async.remote_gen.aio(100)] == list(range(100))
+        assert [x async for x in count.remote_gen(100)] == list(range(100))
+
+    asyncio.run(main())
+
+
+def test_methods_can_be_generators_beside_others_that_are_not(streaming: None) -> None:
+    counter = Counter(step=3)
+    assert list(counter.count.remote_gen(3)) == [0, 3, 6]
+    assert list(counter.count_async.remote_gen(3)) == [0, 3, 6]
+    assert counter.one.remote() == 3
+    assert list(counter.count.local(3)) == [0, 3, 6]
+
+
+@pytest.mark.parametrize("failing", [fail_after, fail_after_async], ids=["sync", "async"])
+@pytest.mark.parametrize("n", [0, 3, 100])
+def test_an_exception_in_the_middle_comes_after_the_results_before_it(
+    streaming: None, failing: Any, n: int
+) -> None:
+    seen: list[int] = []
+    with pytest.raises(LookupError, match="no more") as caught:
+        seen.extend(x for x in iter_into(failing.remote_gen(n), seen))
+    assert seen == list(range(n))
+    assert "in fail_after" in caught.value.__notes__[0]
+
+
+def iter_into(outputs: Any, seen: list[int]) -> Iterator[int]:
+    """Keep what was read before an exception."""
+    for x in outputs:
+        seen.append(x)
+    yield from ()
+
+
+@PRODUCERS
+def test_leaving_the_loop_closes_the_generator_in_its_container(
+    streaming: None, producer: Any, tmp_path: Path
+) -> None:
+    for x in producer.remote_gen(tmp_path, 1_000_000):
+        if x == 3:
+            break
+    wait_until((tmp_path / "closed").exists, timeout_s=5)
+    assert int((tmp_path / "newest").read_text()) <= 3 + AHEAD + 1
+
+
+def test_leaving_an_asynchronous_loop_closes_the_generator_too(streaming: None, tmp_path: Path) -> None:
+    async def main() -> None:
+        outputs = produce.remote_gen.aio(tmp_path, 1_000_000)
+        async for x in outputs:
+            if x == 3:
+                break
+        await outputs.aclose()
+
+    asyncio.run(main())
+    wait_until((tmp_path / "closed").exists, timeout_s=5)
+
+
+@PRODUCERS
+def test_a_slow_reader_holds_the_generator_within_sixteen_results(
+    streaming: None, producer: Any, tmp_path: Path
+) -> None:
+    def newest() -> int:
+        return int((tmp_path / "newest").read_text() or -1)
+
+    read = iter(producer.remote_gen(tmp_path, 200))
+    for x in itertools.islice(read, 0, 100):
+        if x % 25 == 0:
+            wait_until(lambda x=x: newest() >= min(x + AHEAD - 2, 199))  # type: ignore[misc]
+        # One message is on its way, and one result waits for room.
+        assert newest() <= x + 2 * AHEAD + 1
+    assert list(read) == list(range(100, 200))
+
+
+def test_a_generator_can_be_read_inside_of_another_container(streaming: None) -> None:
+    assert relayed.remote(20) == [*range(20), *range(0, 40, 2)]
+    assert list(squares.remote_gen(20)) == [x * x for x in range(20)]
+
+
+def test_a_generator_whose_container_dies_is_lost_after_what_was_read(
+    streaming: None, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    with pytest.raises(InputLostError):
+        for x in vanish_after.remote_gen(5, tmp_path):
+            seen.append(x)  # noqa: PERF402  # What was read before the exception is kept.
+            if x == 4:
+                Gate(tmp_path).open()
+    assert seen == list(range(5))
+
+
+def test_forms_of_calls_that_do_not_fit_name_the_one_that_does(streaming: None) -> None:
+    for use, words in (
+        (lambda: count.remote(3), r"count\.remote_gen"),
+        (lambda: list(count.map([3])), r"count\.remote_gen"),
+        (lambda: list(relayed.remote_gen(3)), r"relayed\.remote\("),
+        (lambda: Counter().count.remote(3), r"Counter\.count\.remote_gen"),
+    ):
+        with pytest.raises(InvalidError, match=words):
+            use()
+
+
+# Retries.
+
+
+def test_a_failed_input_runs_again_by_itself_also_inside_of_maps(app: flexray.App) -> None:
+    @app.function(cpu=0, max_containers=2, retries=flexray.Retries(max_retries=2, initial_delay=0))
+    def succeed_at(attempt: int) -> int:
+        if flexray.current_attempt() != attempt:
+            raise LookupError(flexray.current_attempt())
+        return attempt
+
+    with app.run():
+        assert succeed_at.remote(3) == 3
+        assert list(succeed_at.map([1, 2, 3] * 10)) == [1, 2, 3] * 10
+        outputs: list[Any] = list(succeed_at.map([1, 4, 2], return_exceptions=True))
+    assert (outputs[0], outputs[2]) == (1, 2)
+    assert isinstance(outputs[1], LookupError)
+    assert outputs[1].args == (3,)
+
+
+def test_retries_wait_longer_each_time_as_they_say(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, retries=flexray.Retries(max_retries=2, initial_delay=0.3, backoff_coefficient=2))
+    async def fail() -> None:
+        (gate.folder / f"{flexray.current_attempt()}").write_text(str(time.monotonic()))
+        raise LookupError
+
+    with app.run(), pytest.raises(LookupError):
+        fail.remote()
+    first, second, third = (float((gate.folder / name).read_text()) for name in "123")
+    assert 0.3 <= second - first < 0.6
+    assert 0.6 <= third - second < 1.2
+
+
+def test_a_number_of_retries_waits_one_second(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, retries=1)
+    def fail() -> None:
+        (gate.folder / f"{flexray.current_attempt()}").write_text(str(time.monotonic()))
+        raise LookupError
+
+    with app.run(), pytest.raises(LookupError):
+        fail.remote()
+    first, second = (float((gate.folder / name).read_text()) for name in "12")
+    assert 1 <= second - first < 1.5
+
+
+def test_a_lost_input_runs_again_at_once_and_uncounted(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    def vanish_once() -> int | None:
+        mark = gate.folder / "vanished"
+        if not mark.exists():
+            mark.touch()
+            os._exit(3)
+        return os.getpid()
+
+    with app.run():
+        assert vanish_once.remote()
+
+
+def test_an_input_that_runs_at_most_once_is_lost_with_its_container(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, at_most_once=True)
+    def vanish(name: str) -> None:
+        with (gate.folder / "runs").open("a") as file:
+            file.write(f"{name}\n")
+        os._exit(3)
+
+    with app.run(), pytest.raises(InputLostError, match="the container died"):
+        vanish.remote("x")
+    assert (gate.folder / "runs").read_text() == "x\n"
+
+
+# Timeouts.
+
+
+def test_an_async_input_over_its_time_is_cancelled_and_its_container_goes_on(
+    app: flexray.App, gate: Gate
+) -> None:
+    @app.function(cpu=0, max_containers=1, timeout=1)
+    async def hold(name: str) -> int:
+        if name == "late":
+            try:
+                await passed(gate, name)
+            except asyncio.CancelledError:
+                (gate.folder / "cancelled").touch()
+                raise
+        return os.getpid()
+
+    with app.run():
+        process = hold.remote("first")
+        with pytest.raises(FunctionTimeoutError, match="hold ran longer than its timeout of 1 s"):
+            hold.remote("late")
+        assert (gate.folder / "cancelled").exists()
+        assert hold.remote("next") == process
+
+
+def test_a_sync_input_over_its_time_is_answered_and_its_container_replaced(
+    app: flexray.App, gate: Gate
+) -> None:
+    @app.function(cpu=0, max_containers=1, timeout=1)
+    def hold(name: str) -> int:
+        return gate.enter(name) if name == "late" else os.getpid()
+
+    with app.run():
+        process = hold.remote("first")
+        outputs: list[Any] = list(hold.map(["late", "next", "last"], return_exceptions=True))
+        assert isinstance(outputs[0], FunctionTimeoutError)
+        assert outputs[1] == outputs[2] != process
+
+
+def test_waiting_in_the_queue_counts_in_no_timeout(app: flexray.App) -> None:
+    @app.function(cpu=0, max_containers=1, timeout=1)
+    def work(x: int) -> int:
+        time.sleep(0.5)
+        return x
+
+    with app.run():
+        assert list(work.map(range(3))) == [0, 1, 2]
+
+
+def test_every_attempt_has_its_own_time(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, timeout=1, retries=flexray.Retries(max_retries=1, initial_delay=0))
+    async def late_once() -> int | None:
+        attempt = flexray.current_attempt()
+        return attempt if attempt == 2 else await passed(gate, "first")
+
+    with app.run():
+        assert late_once.remote() == 2
+
+
+def test_a_timeout_error_of_the_users_own_is_no_function_timeout(app: flexray.App) -> None:
+    @app.function(cpu=0)
+    async def work() -> None:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    with app.run(), pytest.raises(TimeoutError):
+        work.remote()
+
+
+def test_generators_over_their_time_end_after_what_they_gave(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, timeout=1)
+    async def stuck_async() -> AsyncIterator[int]:
+        yield 1
+        yield await passed(gate, "async")
+
+    @app.function(cpu=0, timeout=1)
+    def stuck() -> Iterator[int]:
+        yield 1
+        yield gate.enter("sync")
+
+    def read(function: Any) -> list[int]:
+        seen: list[int] = []
+        with pytest.raises(FunctionTimeoutError):
+            seen.extend(iter_into(function.remote_gen(), seen))
+        return seen
+
+    with app.run():
+        reads = [in_background(lambda f=f: read(f)) for f in (stuck_async, stuck)]  # type: ignore[misc]
+        assert results(reads, timeout_s=15) == [[1], [1]]
+
+
+def test_a_batch_over_its_time_fails_all_its_inputs(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1, timeout=1)
+    @flexray.batched(max_batch_size=2, wait_ms=60_000)
+    def hold(names: list[str]) -> list[int]:
+        return [gate.enter("x") if "late" in names else os.getpid()] * 2
+
+    with app.run():
+        outputs: list[Any] = list(hold.map(["late", "too"], return_exceptions=True))
+        assert [type(output) for output in outputs] == [FunctionTimeoutError] * 2
+        assert len(set(hold.map(["a", "b"]))) == 1
+
+
+# Cancellation.
+
+
+def test_a_waiting_input_that_is_cancelled_never_runs(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    def hold(name: str) -> int:
+        return gate.enter(name)
+
+    with app.run():
+        under_way = calls(hold, ["runs"])
+        wait_until(lambda: gate.entered)
+        assert cancelled_when(hold, lambda: at(hold, backlog=1), "waits") < 0.1
+        wait_until(lambda: at(hold, backlog=0))
+        gate.open()
+        results(under_way)
+        assert hold.remote("next")
+    assert gate.entered == ["next", "runs"]
+
+
+def test_a_running_async_input_that_is_cancelled_sees_it_and_its_container_goes_on(
+    app: flexray.App, gate: Gate
+) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=2)
+    async def hold(name: str) -> int:
+        try:
+            return await passed(gate, name)
+        except asyncio.CancelledError:
+            (gate.folder / f"cancelled-{name}").touch()
+            raise
+
+    with app.run():
+        neighbour = calls(hold, ["neighbour"])
+        assert cancelled_when(hold, lambda: "x" in gate.entered, "x") < 1
+        wait_until((gate.folder / "cancelled-x").exists, timeout_s=1)
+        gate.open()
+        [process] = results(neighbour)
+        assert hold.remote("next") == process
+    assert not (gate.folder / "cancelled-neighbour").exists()
+
+
+def test_a_running_sync_input_that_is_cancelled_is_answered_and_its_container_replaced(
+    app: flexray.App, gate: Gate
+) -> None:
+    """Its other inputs finish, and it takes nothing new."""
+
+    @app.function(cpu=0, max_containers=2)
+    @flexray.concurrent(max_inputs=2)
+    def hold(name: str) -> int:
+        return os.getpid() if name == "next" else Gate(gate.folder).enter(name)
+
+    with app.run():
+        neighbour = calls(hold, ["neighbour"])
+        wait_until(lambda: gate.entered)
+        hold.update_autoscaler(max_containers=1)
+        assert cancelled_when(hold, lambda: "x" in gate.entered, "x") < 1
+        hold.update_autoscaler(max_containers=2)
+        following = hold.remote("next")
+        gate.open()
+        assert results(neighbour) != [following]
+        assert hold.remote("next") == following
+
+
+def test_an_input_that_ignores_its_cancellation_is_answered_and_ended_by_its_time(
+    app: flexray.App, gate: Gate
+) -> None:
+    @app.function(cpu=0, max_containers=1, timeout=1)
+    async def ignore(name: str) -> int:
+        (gate.folder / f"in-{name}").touch()
+        while name != "next":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                (gate.folder / "ignored").touch()
+        return os.getpid()
+
+    with app.run():
+        assert cancelled_when(ignore, lambda: gate.entered, "x") < 1
+        wait_until((gate.folder / "ignored").exists, timeout_s=1)
+        assert in_background(lambda: ignore.remote("next")).result(10)
+        with pytest.raises(FunctionTimeoutError):
+            ignore.remote("late")
+
+
+def test_a_cancelled_input_leaves_its_batch_alone(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.batched(max_batch_size=2, wait_ms=60_000)
+    def hold(names: list[str]) -> list[int]:
+        return [gate.enter("batch")] * len(names)
+
+    with app.run():
+        neighbour = calls(hold, ["neighbour"])
+        assert cancelled_when(hold, lambda: gate.entered, "x") < 1
+        gate.open()
+        results(neighbour)
+
+
+# Containers for one input.
+
+
+def test_a_container_for_one_input_serves_no_second(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, single_use_containers=True, max_containers=2)
+    def process(_: object = None) -> int:
+        return os.getpid()
+
+    @app.cls(cpu=0, single_use_containers=True)
+    class Once:
+        @flexray.method()
+        def work(self) -> int:
+            return os.getpid()
+
+        @flexray.exit()
+        def leave(self) -> None:
+            (gate.folder / f"left-{os.getpid()}").touch()
+
+    with app.run():
+        assert process.remote() != process.remote()
+        assert len(set(process.map(range(4)))) == 4
+        left = gate.folder / f"left-{Once().work.remote()}"
+        wait_until(left.exists)
+
+
+# Options of all these.
+
+
+def nothing(x: int) -> int:
+    return x
+
+
+def numbers(n: int) -> Iterator[int]:
+    yield n
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda app: flexray.concurrent(max_inputs=0), "max_inputs is 0.*1 to 1000"),
+        (lambda app: flexray.concurrent(max_inputs=1001), "max_inputs is 1001"),
+        (lambda app: flexray.concurrent(max_inputs=2, target_inputs=3), "target_inputs is 3.*max_inputs"),
+        (lambda app: flexray.concurrent(nothing, max_inputs=2), "with parentheses"),
+        (lambda app: flexray.batched(max_batch_size=0, wait_ms=1), "max_batch_size is 0.*1 to 1000"),
+        (lambda app: flexray.batched(max_batch_size=1, wait_ms=600_001), "wait_ms is 600001.*0 to 600000"),
+        (lambda app: flexray.concurrent(max_inputs=2)(app.function()(nothing)), "swap the decorators"),
+        (lambda app: flexray.batched(max_batch_size=2, wait_ms=1)(app.function()(nothing)), "swap the"),
+        (lambda app: app.function(retries=-1)(nothing), "nothing.*retries is -1.*0 or more"),
+        (lambda app: app.function(retries=1.5)(nothing), "retries is 1.5"),
+        (lambda app: flexray.Retries(max_retries=-1), "max_retries is -1"),
+        (lambda app: flexray.Retries(max_retries=1, backoff_coefficient=0.5), "backoff_coefficient is 0.5"),
+        (lambda app: flexray.Retries(max_retries=1, initial_delay=-1), "initial_delay is -1"),
+        (lambda app: flexray.Retries(max_retries=1, max_delay=86_401), "max_delay is 86401"),
+        (lambda app: app.function(retries=1)(numbers), "numbers.*retries.*a generator runs once"),
+        (
+            lambda app: app.function()(flexray.batched(max_batch_size=2, wait_ms=1)(numbers)),
+            "a generator cannot be batched",
+        ),
+        (
+            lambda app: app.function(single_use_containers=True)(flexray.concurrent(max_inputs=2)(several)),
+            "several.*single_use_containers.*2 inputs at once",
+        ),
+        (lambda app: app.function()(nothing).with_concurrency(max_inputs=0), "max_inputs is 0"),
+        (lambda app: app.function()(nothing).with_batching(max_batch_size=0, wait_ms=1), "max_batch_size"),
+    ],
+)
+def test_an_option_out_of_bounds_or_place_is_refused_by_name(
+    app: flexray.App, use: Callable[[flexray.App], Any], words: str
+) -> None:
+    with pytest.raises(InvalidError, match=f"(?s){words}") as caught:
+        use(app)
+    assert caught.value.hint
+
+
+def several(x: int) -> int:
+    return x
