@@ -2,7 +2,7 @@
 
     flexray run examples/batching.py
 
-A step of NumPy takes as long for one pendulum as for 64, so a batch of them costs what one of them costs.
+A step of NumPy takes almost as long for one pendulum as for 64: a batch costs little more than one of them.
 The picture shows which of them turn over, and how soon.
 """
 

@@ -430,7 +430,7 @@ class Pool:
                 for lease in list(caller.leases.values()):
                     self._revoke(lease, now)
                 for lease in caller.revoked.values():
-                    lease.release_at = now
+                    lease.release_at = lease.release_at or now
                 self.callers.recount(dispatcher_id, caller)
         elif now - caller.parked_at >= ANSWER_AFTER_S:
             self._changed[dispatcher_id] = None

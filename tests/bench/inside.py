@@ -28,6 +28,8 @@ GATHER_MS = 100
 COST_S = 0.02
 """Of one call, however many inputs it has."""
 ALIVE_MAX = 4
+GROWTH = "MB more"
+"""The unit of what may as well be nothing, or less."""
 FORGOTTEN_S = 180.0
 """A pool is forgotten when nobody has used it for a minute; after so long something is wrong."""
 
@@ -157,7 +159,7 @@ def parameter_sets(plan: Plan) -> list[Row]:
         f"from {before_mb:.0f} MB; {used_mb - before_mb:+.1f} MB when the last was used, after {took_s:.0f} s"
     )
     work = f"controller's memory after {count:,} parameter sets"
-    return [Row(work, "MB more", [growth_mb], "-", (), 20, note=note)]
+    return [Row(work, GROWTH, [growth_mb], "-", (), 20, note=note)]
 
 
 def _is_forgotten(pool_id: str) -> bool:

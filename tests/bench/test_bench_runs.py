@@ -10,16 +10,24 @@ from typing import Any
 
 import pytest
 
+from tests.bench.inside import GROWTH
 from tests.bench.measure import Row, in_turns, percentile
-from tests.bench.suite import BENCHMARKS, WITH_SERVE, serve_is_installed
+from tests.bench.suite import BENCHMARKS, TAKES_MINUTES, WITH_SERVE, serve_is_installed
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(180)
 def test_every_benchmark_without_serve_gives_its_rows(tmp_path: Path) -> None:
-    names = [name for name in BENCHMARKS if name not in WITH_SERVE]
-    assert len(_rows_of(names, tmp_path)) == len(names) + 3  # "map" has two peers, "core" three events.
+    names = [name for name in BENCHMARKS if name not in {**WITH_SERVE, **TAKES_MINUTES}]
+    # "map" has two peers, "core" three events, "batches" two rows.
+    assert len(_rows_of(names, tmp_path)) == len(names) + 4
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_every_benchmark_that_takes_minutes_gives_its_row(tmp_path: Path) -> None:
+    assert len(_rows_of(list(TAKES_MINUTES), tmp_path)) == len(TAKES_MINUTES)
 
 
 @pytest.mark.long
@@ -34,7 +42,7 @@ def _rows_of(names: list[str], folder: Path) -> list[dict[str, Any]]:
     run = _bench(*names, "--repeat=1", "--share=0.02", f"--json={file}")
     assert run.returncode == 0, run.stdout + run.stderr
     rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
-    assert all(row["ours"] > 0 and row["value"] > 0 for row in rows)
+    assert all(row["ours"] > 0 and row["value"] > 0 for row in rows if row["unit"] != GROWTH)
     return rows
 
 

@@ -72,7 +72,7 @@ def test_batching_shows_that_batches_are_faster_and_draws_the_pendulums(head: He
     single, batched = re.findall(
         r"([\d,]+) pendulums +([\d,]+) a second +batches: (.+)$", printed, re.MULTILINE
     )
-    assert (single[0], single[2]) == ("40", "40 x 1")
+    assert (single[0], single[2]) == ("56", "56 x 1")
     sizes = [(int(count), int(size)) for count, size in re.findall(r"(\d+) x (\d+)", batched[2])]
     assert sum(count * size for count, size in sizes) == 56 * 21
     assert sizes[0][1] == 64
