@@ -56,7 +56,7 @@ class Marked(Generic[P, R]):
     @overload
     def __get__(self, instance: None, owner: Any) -> Marked[P, R]: ...
     @overload
-    def __get__(self, instance: object, owner: Any) -> BoundMethod: ...
+    def __get__(self, instance: object, owner: Any) -> Any: ...  # A handle has `.remote`, an instance not.
     def __get__(self, instance: object | None, owner: Any = None) -> Any:
         return self if instance is None else BoundMethod(self.__wrapped__, instance)
 
