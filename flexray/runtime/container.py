@@ -10,6 +10,7 @@ is on a slot is decided by `core.occupancy`; inputs are run by `runner`.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -120,6 +121,8 @@ class Container:
                 ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error)
             )
         self._spec, self._runner, self._runner_to_exit = spec, runner, runner
+        if spec.has_exit:
+            atexit.register(self._exit_by_signal)
         self._single_use = spec.config.single_use_containers
         return LoadAnswer(ready=True)
 
@@ -139,13 +142,23 @@ class Container:
 
     def _run_exit_hooks(self) -> None:
         """Once, and for 30 s at most."""
-        with self._lock:
-            runner, self._runner_to_exit = self._runner_to_exit, None
+        runner = self._take_runner_to_exit()
         if runner is None:
             return
         hooks = threading.Thread(target=_run_exit_hooks, args=(runner,), daemon=True)
         hooks.start()
         hooks.join(EXIT_GRACE_S)
+
+    def _take_runner_to_exit(self) -> Runner | None:
+        with self._lock:
+            runner, self._runner_to_exit = self._runner_to_exit, None
+            return runner
+
+    def _exit_by_signal(self) -> None:
+        """Ray ends the process after SIGTERM as Python ends: nothing new can be started on a thread."""
+        runner = self._take_runner_to_exit()
+        if runner is not None:
+            _run_exit_hooks(runner)
 
     def _say_hello(self) -> None:
         """Exit when nothing has run for a while and the controller does not know this container.

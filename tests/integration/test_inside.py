@@ -108,8 +108,7 @@ def test_a_container_never_runs_more_than_max_inputs(app: flexray.App, gate: Gat
 
     with app.run():
         under_way = calls(hold, range(3))
-        wait_until(lambda: at(hold, num_running_inputs=2, backlog=1))
-        assert len(gate.entered) == 2
+        wait_until(lambda: at(hold, num_running_inputs=2, backlog=1) and len(gate.entered) == 2)
         gate.open()
         assert len(set(results(under_way))) == 1
 
