@@ -10,7 +10,6 @@ is on a slot is decided by `core.occupancy`; inputs are run by `runner`.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
 import os
@@ -27,6 +26,7 @@ from flexray.core.status import FAILED, LOST, OK
 from flexray.errors import DeserializationError
 from flexray.marks import ENTER, EXIT
 from flexray.output import Stream
+from flexray.runtime.farewell import before_sigterm_ends
 from flexray.runtime.output import Capture
 from flexray.runtime.runner import Job, Runner
 from flexray.runtime.shipping import apply_import_paths
@@ -80,6 +80,7 @@ class Container:
         register_reference_type(ray.ObjectRef)
         if hide_gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing where num_gpus is 0.
+        before_sigterm_ends(self._run_exit_hooks)
         self._start_thread(self._say_hello, "hello")
 
     # Life.
@@ -121,8 +122,6 @@ class Container:
                 ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error)
             )
         self._spec, self._runner, self._runner_to_exit = spec, runner, runner
-        if spec.has_exit:
-            atexit.register(self._exit_by_signal)
         self._single_use = spec.config.single_use_containers
         return LoadAnswer(ready=True)
 
@@ -142,23 +141,13 @@ class Container:
 
     def _run_exit_hooks(self) -> None:
         """Once, and for 30 s at most."""
-        runner = self._take_runner_to_exit()
+        with self._lock:
+            runner, self._runner_to_exit = self._runner_to_exit, None
         if runner is None:
             return
         hooks = threading.Thread(target=_run_exit_hooks, args=(runner,), daemon=True)
         hooks.start()
         hooks.join(EXIT_GRACE_S)
-
-    def _take_runner_to_exit(self) -> Runner | None:
-        with self._lock:
-            runner, self._runner_to_exit = self._runner_to_exit, None
-            return runner
-
-    def _exit_by_signal(self) -> None:
-        """Ray ends the process after SIGTERM as Python ends: nothing new can be started on a thread."""
-        runner = self._take_runner_to_exit()
-        if runner is not None:
-            _run_exit_hooks(runner)
 
     def _say_hello(self) -> None:
         """Exit when nothing has run for a while and the controller does not know this container.

@@ -10,6 +10,7 @@ passes, the interpreter's exit included. Where a later Ray has none of that name
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -31,3 +32,19 @@ def before_shutdown(act: Callable[[], None]) -> None:
             original(*args, **kwargs)
 
     worker.disconnect = disconnect
+
+
+def before_sigterm_ends(action: Callable[[], None]) -> None:
+    """Call `action` on SIGTERM, and end this worker process after it.
+
+    Ray's own handler lets a worker wait for its calls under way first; a container always has some, so it
+    would neither die nor answer. Only Ray's handler runs on the main thread, as Python wants it of handlers.
+    """
+
+    def end(*_: Any, **__: Any) -> None:
+        try:
+            action()
+        finally:
+            os._exit(1)
+
+    setattr(worker, "raise_sys_exit_with_custom_error_message", end)  # noqa: B010  # Not exported by name.
