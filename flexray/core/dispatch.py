@@ -400,6 +400,8 @@ class Dispatch:
         (self._alone if batch.alone else self._queue).extendleft(reversed(unstarted))
 
     def _retry_delay_s(self, input_id: int) -> float | None:
+        if input_id in self._once:
+            return None
         return retry_delay_s(self._retries, self.attempt(input_id))
 
     def _take_reclaimed(self, event: BatchReclaimed, now: float) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
@@ -51,7 +52,7 @@ class Job:
 class _Worker:
     """What a thread, or a task of the loop, is at."""
 
-    __slots__ = ("abandoned", "began", "entries", "lock", "task")
+    __slots__ = ("abandoned", "began", "entries", "future", "lock", "task")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -61,6 +62,12 @@ class _Worker:
         self.abandoned = False
         """Its inputs were answered without it; what it still does counts for nothing."""
         self.task: asyncio.Task[None] | None = None
+        self.future: Future[Any] | None = None
+        """What a thread waits for, where its input runs on the loop."""
+
+    @property
+    def is_on_loop(self) -> bool:
+        return self.task is not None or self.future is not None
 
     def take(self, job: Job) -> int | None:
         """The next position of the job, which from now on is what this one is at; None: it is over."""
@@ -158,7 +165,7 @@ class Runner:
         """Answer inputs that have run too long; threads cannot be stopped, nor can a loop that is blocked."""
         now = time.perf_counter()
         for worker in list(self._workers):
-            limit_s = self._timeout_s + (0.0 if worker.task is None else BLOCKED_S)
+            limit_s = self._timeout_s + (BLOCKED_S if worker.is_on_loop else 0.0)
             if worker.entries and now - worker.began > limit_s:
                 late = pack_exception(FunctionTimeoutError(self._name, self._timeout_s))
                 self._abandon(worker, worker.entries, FAILED, late)
@@ -172,8 +179,11 @@ class Runner:
                     continue
                 if self.streams.close((key, position)) or len(worker.entries) > 1:
                     break  # Others of the same call are not ended with it.
+                future = worker.future
                 if worker.task is not None and self._loop is not None:
                     self._loop.call_soon_threadsafe(worker.task.cancel)
+                elif future is not None:
+                    future.cancel()
                 else:
                     self._abandon(worker, [(job, position)], CANCELLED, None)
                 break
@@ -233,9 +243,11 @@ class Runner:
                     elif kind is Kind.GENERATOR:
                         outcome = self._drain(job, position, target.methods[name](*args, **kwargs))
                     else:
-                        outcome = self._wait_for(self._outcome(job, position))
+                        outcome = self._wait_on_loop(worker, self._outcome(job, position))
                 except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
                     outcome = FAILED, pack_exception(error)
+                    if position in job.work.cancelled:
+                        outcome = CANCELLED, None
             if not worker.settle_one(*outcome):
                 return
 
@@ -250,6 +262,14 @@ class Runner:
             return OK, pack_result(None)
         finally:
             self.streams.finish(key)
+
+    def _wait_on_loop(self, worker: _Worker, coroutine: Any) -> Any:
+        assert self._loop is not None
+        worker.future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return worker.future.result()
+        finally:
+            worker.future = None
 
     def _wait_for(self, coroutine: Any) -> Any:
         assert self._loop is not None
@@ -298,16 +318,22 @@ class Runner:
 
     async def _outcome(self, job: Job, position: int) -> tuple[int, Any]:
         """Run an async input to its end, or to the end of its time."""
+        args, kwargs, name = arguments(job, position)
+        called = self._target.methods[name](*args, **kwargs)
+        if self._target.kinds[name] is Kind.ASYNC_GENERATOR:
+            outcome: tuple[int, Any] = await self._in_time(self._drain_async(job, position, called))
+            return outcome
+        return OK, pack_result(await self._in_time(called))
+
+    async def _in_time(self, awaitable: Any) -> Any:
         scope = asyncio.timeout(self._timeout_s)
         try:
-            args, kwargs, name = arguments(job, position)
             async with scope:
-                if self._target.kinds[name] is Kind.ASYNC_GENERATOR:
-                    return await self._drain_async(job, position, self._target.methods[name](*args, **kwargs))
-                return OK, pack_result(await self._target.methods[name](*args, **kwargs))
-        except TimeoutError as error:
-            late = FunctionTimeoutError(self._name, self._timeout_s) if scope.expired() else error
-            return FAILED, pack_exception(late)
+                return await awaitable
+        except TimeoutError:
+            if scope.expired():
+                raise FunctionTimeoutError(self._name, self._timeout_s) from None
+            raise
 
     async def _drain_async(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
         key = (job.work.key, position)
@@ -435,7 +461,7 @@ class Runner:
         try:
             results = function(**lists)
             if is_async:
-                results = self._wait_for(asyncio.wait_for(results, self._timeout_s))
+                results = self._wait_for(self._in_time(results))
             if not isinstance(results, list) or len(results) != len(bound):
                 told = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
                 raise ExecutionError(
@@ -443,9 +469,6 @@ class Runner:
                     "return a list with one result for each input, in order",
                 )
             return [_packed(result) for result in results]
-        except TimeoutError as error:
-            late = FunctionTimeoutError(self._name, self._timeout_s) if is_async else error
-            return [(FAILED, pack_exception(late))] * len(bound)
         except BaseException as error:  # noqa: BLE001  # Every error reaches every input of the batch.
             return [(FAILED, pack_exception(error))] * len(bound)
 

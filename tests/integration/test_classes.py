@@ -194,7 +194,6 @@ def test_exit_hooks_run_when_an_idle_container_goes(diary: str) -> None:
     assert notes(diary) == ["bye"]
 
 
-@pytest.mark.xfail(reason="a container that gets a SIGTERM runs no exit hooks and answers nothing any more")
 def test_exit_hooks_run_at_sigterm(diary: str) -> None:
     terminated = flexray.App("terminated")
 

@@ -33,7 +33,7 @@ def gate(cluster: Cluster, tmp_path: Path) -> Gate:
 
 
 @pytest.fixture
-def app() -> flexray.App:
+def app(cluster: Cluster) -> flexray.App:
     return flexray.App("inside")
 
 
@@ -519,6 +519,32 @@ def test_a_generator_can_be_read_inside_of_another_container(streaming: None) ->
     assert list(squares.remote_gen(20)) == [x * x for x in range(20)]
 
 
+def test_a_generator_method_runs_once_whatever_the_retries_of_its_class(
+    app: flexray.App, tmp_path: Path
+) -> None:
+    @app.cls(cpu=0, retries=flexray.Retries(max_retries=2, initial_delay=0))
+    class Flaky:
+        @flexray.method()
+        def fail_after(self, n: int) -> Iterator[int]:
+            (tmp_path / f"attempt-{flexray.current_attempt()}").touch()
+            yield from range(n)
+            raise LookupError("no more")
+
+    seen: list[int] = []
+
+    def read() -> None:
+        for x in Flaky().fail_after.remote_gen(40):
+            seen.append(x)
+            time.sleep(0.01)
+
+    with app.run():
+        outcome = in_background(read)
+        with pytest.raises(LookupError, match="no more"):
+            outcome.result(3)
+    assert seen == list(range(40))
+    assert [path.name for path in tmp_path.iterdir()] == ["attempt-1"]
+
+
 def test_a_generator_whose_container_dies_is_lost_after_what_was_read(
     streaming: None, tmp_path: Path
 ) -> None:
@@ -683,7 +709,6 @@ def test_a_timeout_error_of_the_users_own_is_no_function_timeout(app: flexray.Ap
         work.remote()
 
 
-@pytest.mark.xfail(reason="it is taken for the end of the batch's time")
 def test_a_timeout_error_of_an_async_batch_is_no_function_timeout(app: flexray.App) -> None:
     @app.function(cpu=0)
     @flexray.batched(max_batch_size=2, wait_ms=0)
@@ -791,7 +816,6 @@ def test_a_running_sync_input_that_is_cancelled_is_answered_and_its_container_re
         assert hold.remote("next") == following
 
 
-@pytest.mark.xfail(reason="beside sync methods it is not told, and its container is replaced")
 def test_an_async_method_that_is_cancelled_sees_it_beside_sync_methods_too(
     app: flexray.App, gate: Gate
 ) -> None:
