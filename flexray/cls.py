@@ -350,6 +350,12 @@ def _checked_methods(raw: type) -> dict[str, Any]:
             f"class {name} has {len(methods)} methods, and {batched[0]} is batched",
             "give a batched method a class of its own",
         )
+    concurrent = [method for method, function in methods.items() if "concurrency" in marks_of(function)]
+    if concurrent:
+        raise InvalidError(
+            f"{name}.{concurrent[0]} has @flexray.concurrent, and methods share their containers",
+            f"decorate the class: @flexray.concurrent goes between @app.cls() and class {name}",
+        )
     if raw.__init__ is not object.__init__:  # type: ignore[misc]  # It is the class's, not an instance's.
         raise InvalidError(
             f"class {name} has an __init__ of its own",

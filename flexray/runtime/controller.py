@@ -17,7 +17,7 @@ import ray
 from flexray.config import AutoscalerSettings
 from flexray.core.events import ContainerRetired, Report, Ticked
 from flexray.core.ledger import State
-from flexray.core.pool import SHARING_TICK_S, TICK_S
+from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
 from flexray.errors import NotFoundError
 from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
@@ -63,8 +63,8 @@ class Controller:
             self._users.setdefault(pool_id, {})[process] = None
         self._specs: dict[str, PoolSpec] = {}
         """What apps were started with, classes that take parameters included."""
-        self._variants: dict[str, None] = {}
-        """Pools that were added since; each is forgotten while it is idle."""
+        self._variants: dict[str, float] = {}
+        """Pools that were added since, with when they were last asked for; idle ones are forgotten."""
         self._overridden: dict[str, None] = {}
         """Pools whose settings were changed: they are kept."""
         self._unknown_since: dict[str, float] = {}
@@ -92,9 +92,11 @@ class Controller:
         if spec.app_id not in self._apps:
             raise _not_running(spec.pool_id)
         if spec.pool_id in self._pools:
+            if spec.pool_id in self._variants:
+                self._variants[spec.pool_id] = time.monotonic()
             return
         self._store.save_variant(spec.pool_id, data)
-        self._variants[spec.pool_id] = None
+        self._variants[spec.pool_id] = time.monotonic()
         # An epoch of its own: it may have been here before, and its numbers must not come again.
         self._pools[spec.pool_id] = PoolHost(spec, self._store.next_epoch(), self._launcher)
 
@@ -215,7 +217,10 @@ class Controller:
     def _forget_idle(self, host: PoolHost) -> None:
         """Drop a pool that was added, has nothing and was used by nobody for a minute; it may come again."""
         pool_id = host.spec.pool_id
-        if pool_id in self._variants and pool_id not in self._overridden:
+        asked_at = self._variants.get(pool_id)
+        if asked_at is None or time.monotonic() - asked_at < FORGET_S:
+            return
+        if pool_id not in self._overridden:
             host.close()
             del self._pools[pool_id], self._variants[pool_id]
             self._forget_users(pool_id)
@@ -265,7 +270,7 @@ class Controller:
         for data in self._store.variants().values():
             spec: PoolSpec = decode(data)
             variants.setdefault(spec.app_id, []).append(spec)
-            self._variants[spec.pool_id] = None
+            self._variants[spec.pool_id] = time.monotonic()
         for app_id, data in self._store.apps().items():
             app: AppSpec = decode(data)
             self._apps[app_id] = app

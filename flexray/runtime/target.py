@@ -6,11 +6,14 @@ One rule: what kind of callable it is decides how it runs, and is seen once, whe
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
 from flexray.marks import ENTER, EXIT, hooks_of, methods_of
+
+logger = logging.getLogger("flexray")
 
 
 class Kind(Enum):
@@ -66,9 +69,14 @@ class Target:
     def run_hooks(self, role: str, run_coroutine: Callable[[Any], Any]) -> None:
         """Call the enter hooks, or the exit hooks; `run_coroutine` waits for one that is async."""
         for hook in self._hooks[role]:
-            result = hook()
-            if inspect.iscoroutine(result):
-                run_coroutine(result)
+            try:
+                result = hook()
+                if inspect.iscoroutine(result):
+                    run_coroutine(result)
+            except Exception:
+                if role != EXIT:
+                    raise
+                logger.exception("in an exit hook")  # The others run all the same.
 
 
 def _plain(function: Any) -> Any:

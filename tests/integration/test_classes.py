@@ -122,18 +122,20 @@ def diary(cluster: Cluster, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def quick_back_off(cluster: Cluster) -> Iterator[None]:
-    """Failed starts are followed by the next at once; else ten of them take minutes."""
+def quick_to_give_up(cluster: Cluster) -> Iterator[None]:
+    """Three failed starts, one right after the other, stand for the ten of minutes."""
 
     def hasten(controller: object) -> None:
         from flexray.core import scaling
 
         scaling.start_backoff_s = lambda _: 0.0  # type: ignore[assignment]
+        scaling.GIVE_UP_AFTER = 3
 
     def restore(controller: object) -> None:
         from flexray.core import autoscaler, scaling
 
         scaling.start_backoff_s = autoscaler.start_backoff_s
+        scaling.GIVE_UP_AFTER = autoscaler.GIVE_UP_AFTER
 
     with flexray.App("first").run():  # The controller starts with the first app.
         controller: Any = ray.get_actor("flexray:controller", namespace=NAMESPACE)
@@ -251,7 +253,7 @@ def test_an_exit_hook_that_fails_or_hangs_ends_with_its_grace(diary: str) -> Non
     assert sorted(notes(diary)) == ["fails", "hangs"]
 
 
-def test_an_enter_that_always_fails_tells_its_own_traceback_to_what_waits(quick_back_off: None) -> None:
+def test_an_enter_that_always_fails_tells_its_own_traceback_to_what_waits(quick_to_give_up: None) -> None:
     broken = flexray.App("broken")
 
     @broken.cls(cpu=0, max_containers=1)
