@@ -16,6 +16,7 @@ from flexray.app import App
 from flexray.cls import Cls
 from flexray.config import Limits, Retries
 from flexray.context import current_attempt, current_input_id, is_local
+from flexray.decorators import batched, concurrent, enter, exit, method, parameter  # noqa: A004
 from flexray.errors import (
     ContainerStartError,
     DeserializationError,
@@ -31,7 +32,6 @@ from flexray.errors import (
     SerializationError,
 )
 from flexray.function import Function
-from flexray.marks import batched, concurrent, enter, exit, method, parameter  # noqa: A004
 
 __version__ = "0.1.0"
 

@@ -106,7 +106,7 @@ class Backend(Protocol):
         """Merge these settings into those in force."""
 
     def stats(self, pool_id: str) -> dict[str, Any]:
-        """A look at the pool."""
+        """A look at the pool; its settings are None where it is not there yet."""
 
 
 def connect() -> Backend:

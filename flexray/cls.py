@@ -7,33 +7,37 @@ called.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
+from collections.abc import Mapping
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from flexray import backend
-from flexray.config import (
-    AutoscalerSettings,
-    Batching,
-    Concurrency,
-    FunctionConfig,
-    FunctionOptions,
-    check_options,
+from flexray.config import AutoscalerSettings, FunctionConfig, check_options
+from flexray.decorators import (
+    ENTER,
+    EXIT,
+    Parameter,
+    hooks_of,
+    marks_of,
+    methods_of,
+    new_instance,
+    parameters_of,
 )
 from flexray.dual import Dual
 from flexray.errors import InvalidError
-from flexray.function import BATCHING, CONCURRENCY, Function, Home, Stats, is_generator, overridden, suffix
-from flexray.marks import ENTER, EXIT, Parameter, hooks_of, marks_of, methods_of, parameters_of
+from flexray.function import Function, Home, Stats, is_generator
+from flexray.variants import Variant, Variants, overridden, suffix
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 PARAMETER_TYPES = {"str": str, "int": int, "bytes": bytes, "bool": bool}
 PARAMETERS_MAX_BYTES = 16 * 1024
+RESERVED = ("update_autoscaler", "get_current_stats")
+"""What every handle to an instance has."""
 
 
-class Cls:
+class Cls(Variants):
     """A class whose methods run in containers. Made by `@app.cls`; called, it gives a handle to one pool."""
 
     def __init__(
@@ -41,7 +45,7 @@ class Cls:
         home: Home,
         raw: type,
         options: Mapping[str, Any],
-        variant: tuple[tuple[str, Any], ...] = (),
+        variant: Variant = (),
     ) -> None:
         given: dict[str, Any] = {**options, **dict(variant)}
         self.methods = _checked_methods(raw)
@@ -142,36 +146,18 @@ class Cls:
         shown = ", ".join(f"{name}: {kind.__name__}" for name, (kind, _) in self.parameters.items())
         return f"its parameters are {shown}"
 
-    def with_options(self, **options: Unpack[FunctionOptions]) -> Cls:
-        """The same class with other options, and pools of its own; no I/O.
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type]:
+        """What a class inherits that names this one as its base."""
+        return (self._raw,)
 
-        Raises:
-            InvalidError: As `@app.cls` does. A variant keeps the class's name.
-        """
-        if "name" in options:
-            raise InvalidError(
-                f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its name",
-                "decorate the class again with @app.cls(name=...) for a class of another name",
-            )
-        return self._with(**cast(dict[str, Any], options))
-
-    def with_concurrency(self, max_inputs: int, target_inputs: int | None = None) -> Cls:
-        """The same class with containers that run several inputs at once; see `with_options`."""
-        return self._with(**{CONCURRENCY: Concurrency(max_inputs=max_inputs, target_inputs=target_inputs)})
-
-    def with_batching(self, max_batch_size: int, wait_ms: int) -> Cls:
-        """The same class with inputs gathered into lists; see `with_options`."""
-        return self._with(**{BATCHING: Batching(max_batch_size=max_batch_size, wait_ms=wait_ms)})
-
-    def _with(self, **options: Any) -> Cls:
-        variant = tuple(sorted({**dict(self._variant), **options}.items()))
-        return Cls(self.home, self._raw, self._options, variant)
+    def _new(self, variant: Variant) -> Self:
+        return type(self)(self.home, self._raw, self._options, variant)
 
     def pool_of(self, app_id: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
         """(pool, base pool) of these parameters."""
         base = f"{app_id}/{self.name}"
         given = tuple(sorted(parameters.items()))
-        return base + suffix(self._variant) + (f"~{_digest(given)}" if given else ""), base
+        return base + suffix(self._variant) + suffix(given), base
 
 
 class Obj:
@@ -219,24 +205,12 @@ class Obj:
     def _pool(self) -> Method[..., Any]:
         return cast("Method[..., Any]", getattr(self, next(iter(self._cls.methods))))
 
-    @property
-    def decorated(self) -> Cls:
-        """The class that it is an instance of."""
-        return self._cls
-
-    @property
-    def parameter_values(self) -> dict[str, Any]:
-        """Its parameters, defaults included."""
-        return self._parameters
-
-    def local_instance(self) -> Any:
+    def _local_instance(self) -> Any:
         """The user's own object in this process, entered once."""
         with self._lock:
             if self._local is None:
-                raw: Any = self._cls.function
-                instance = raw.__new__(raw)
-                for name, value in self._parameters.items():
-                    setattr(instance, name, value)
+                raw = self._cls.function
+                instance = new_instance(raw, self._parameters)
                 for hook in hooks_of(raw, ENTER):
                     _finished(getattr(instance, hook)())
                 self._local = instance
@@ -247,8 +221,9 @@ class Method(Function[P, R], Generic[P, R]):
     """A method of an instance: a function that shares its pool with the other methods."""
 
     def __init__(self, obj: Obj, name: str) -> None:
-        cls = obj.decorated
+        cls = obj._cls  # noqa: SLF001  # Two halves of one thing.
         self._obj = obj
+        self._parameters = obj._parameters  # noqa: SLF001
         self._cls = cls
         raw = cls.methods[name].__wrapped__
         self.__name__ = f"{cls.name}.{name}"
@@ -274,7 +249,8 @@ class Method(Function[P, R], Generic[P, R]):
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the method here, on an instance of this process whose enter hooks run once."""
-        return cast(R, getattr(self._obj.local_instance(), self._method)(*args, **kwargs))
+        instance = self._obj._local_instance()  # noqa: SLF001
+        return cast(R, getattr(instance, self._method)(*args, **kwargs))
 
     @property
     def update_autoscaler(self) -> Dual[..., AutoscalerSettings]:
@@ -290,14 +266,14 @@ class Method(Function[P, R], Generic[P, R]):
         """`update_autoscaler` of the instance."""
         return super().update_autoscaler
 
-    def _with(self, **options: Any) -> Function[P, R]:
+    def _new(self, variant: Variant) -> Self:
         raise InvalidError(
             f"{self.name} shares the options of its class",
             f"use {self._cls.name}.with_options(...)(...).{self._method}",
         )
 
     def _base_pool_id(self, app_id: str) -> str:
-        return self._cls.pool_of(app_id, self._obj.parameter_values)[0]
+        return self._cls.pool_of(app_id, self._parameters)[0]
 
     def _started_name(self) -> str:
         return self._cls.name
@@ -308,9 +284,8 @@ class Method(Function[P, R], Generic[P, R]):
         connected = backend.connect()
         app_id = cast(str, self._home.app_id)
         _, base = self._cls.pool_of(app_id, {})
-        parameters = self._obj.parameter_values
         if pool_id != base:
-            connected.open_variant(app_id, pool_id, base, self._cls.config, parameters)
+            connected.open_variant(app_id, pool_id, base, self._cls.config, self._parameters)
         self._connection = (app_id, connected, connected.client(pool_id, self._cls.config))
         return self._connection
 
@@ -344,6 +319,9 @@ def _checked_methods(raw: type) -> dict[str, Any]:
         raise InvalidError(
             f"class {name} has no method for containers", "mark those that they run with @flexray.method()"
         )
+    taken = [method for method in methods if method in RESERVED]
+    if taken:
+        raise InvalidError(f"class {name} has a method {taken[0]!r}, which its handles have", "rename it")
     batched = [method for method, function in methods.items() if "batching" in marks_of(function)]
     if batched and len(methods) > 1:
         raise InvalidError(
@@ -374,6 +352,10 @@ def _checked_parameters(raw: type) -> dict[str, tuple[type, Parameter]]:
                 f"parameter {name!r} of {raw.__name__} has {shown}",
                 f"annotate it with one of {', '.join(PARAMETER_TYPES)}",
             )
+        if name in RESERVED:
+            raise InvalidError(
+                f"class {raw.__name__} has a parameter {name!r}, which its handles have", "rename it"
+            )
         if declared.has_default:
             _check_type(f"the default of parameter {name!r} of {raw.__name__}", kind, declared.default)
         checked[name] = (kind, declared)
@@ -389,10 +371,6 @@ def _check_type(what: str, kind: type, value: object) -> None:
 
 def _name_of(annotation: object) -> str:
     return getattr(annotation, "__name__", str(annotation))
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _finished(result: Any) -> None:
@@ -414,7 +392,3 @@ def _finished(result: Any) -> None:
     thread.join()
     if failures:
         raise failures[0]
-
-
-Decorated = Callable[[type], Cls]
-"""What `@app.cls(...)` is."""

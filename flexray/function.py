@@ -6,29 +6,21 @@ One rule: a handle is made without any I/O; the first call that needs the cluste
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 from flexray import backend
-from flexray.config import (
-    AutoscalerSettings,
-    Batching,
-    Concurrency,
-    FunctionConfig,
-    FunctionOptions,
-    Marks,
-    check_options,
-)
+from flexray.config import AutoscalerSettings, FunctionConfig, check_options
+from flexray.decorators import marks_of
 from flexray.dual import Dual, DualIterable
 from flexray.errors import ExecutionError, InvalidError
 from flexray.generators import results, results_async
 from flexray.mapping import Map, MapOptions, arguments_in, check_iterators, logger, spread, zipped
-from flexray.marks import marks_of
 from flexray.outcome import value_of
+from flexray.variants import Variant, Variants, overridden, suffix
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,7 +64,7 @@ class Stats:
     """The newest decision that started or stopped a container, in words."""
 
 
-class Function(Generic[P, R]):
+class Function(Variants, Generic[P, R]):
     """A function whose calls run in containers of a pool. Made by `@app.function`."""
 
     def __init__(
@@ -80,7 +72,7 @@ class Function(Generic[P, R]):
         home: Home,
         raw: Callable[P, R],
         options: Mapping[str, Any],
-        variant: tuple[tuple[str, Any], ...] = (),
+        variant: Variant = (),
     ) -> None:
         given: dict[str, Any] = {**options, **dict(variant)}
         marks = marks_of(raw)
@@ -348,45 +340,14 @@ class Function(Generic[P, R]):
         return Dual(self._get_current_stats, self._get_current_stats_async)
 
     def _get_current_stats(self) -> Stats:
-        return Stats(**self._connect()[1].stats(self._pool_id()))
+        told = backend.connect().stats(self._pool_id())
+        return Stats(**{**told, "settings": told["settings"] or self._config.autoscaler})
 
     async def _get_current_stats_async(self) -> Stats:
         return await _in_thread(self._get_current_stats)
 
-    def with_options(self, **options: Unpack[FunctionOptions]) -> Function[P, R]:
-        """A handle to the same function with other options and a pool of its own; no I/O.
-
-        The same options give the same pool; handles stack.
-
-        Raises:
-            InvalidError: As `@app.function` does. A variant keeps the function's name.
-        """
-        if "name" in options:
-            raise InvalidError(
-                f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its name",
-                "decorate the function again with @app.function(name=...) for a function of another name",
-            )
-        return self._with(**cast(dict[str, Any], options))
-
-    def with_concurrency(self, max_inputs: int, target_inputs: int | None = None) -> Function[P, R]:
-        """A handle whose containers run several inputs at once, as `@flexray.concurrent`; see `with_options`.
-
-        Raises:
-            InvalidError: A value is out of bounds.
-        """
-        return self._with(**{CONCURRENCY: Concurrency(max_inputs=max_inputs, target_inputs=target_inputs)})
-
-    def with_batching(self, max_batch_size: int, wait_ms: int) -> Function[P, R]:
-        """A handle whose inputs are gathered into lists, as `@flexray.batched`; see `with_options`.
-
-        Raises:
-            InvalidError: A value is out of bounds.
-        """
-        return self._with(**{BATCHING: Batching(max_batch_size=max_batch_size, wait_ms=wait_ms)})
-
-    def _with(self, **options: Any) -> Function[P, R]:
-        variant = tuple(sorted({**dict(self._variant), **options}.items()))
-        return Function(self._home, self._raw, self._options, variant)
+    def _new(self, variant: Variant) -> Self:
+        return type(self)(self._home, self._raw, self._options, variant)
 
     # Connection.
 
@@ -444,26 +405,6 @@ class _AsyncWaiter:
             self._loop.call_soon_threadsafe(
                 lambda: None if self.future.done() else self.future.set_result(outcome)
             )
-
-
-CONCURRENCY, BATCHING = "@concurrent", "@batched"
-"""What `with_concurrency` and `with_batching` are called among the options of a variant."""
-
-
-def overridden(marks: Marks, options: dict[str, Any]) -> Marks:
-    """The marks with those in their place that a variant has among its options, which are taken out."""
-    if CONCURRENCY in options:
-        marks["concurrency"] = options.pop(CONCURRENCY)
-    if BATCHING in options:
-        marks["batching"] = options.pop(BATCHING)
-    return marks
-
-
-def suffix(variant: tuple[tuple[str, Any], ...]) -> str:
-    """What tells the pool of a variant from the others; the same for the same options in any process."""
-    if not variant:
-        return ""
-    return "~" + hashlib.sha256(repr(variant).encode()).hexdigest()[:8]
 
 
 def _map_options(name: str, keywords: MapKeywords) -> MapOptions:

@@ -53,6 +53,7 @@ LINGER_S = 1.0
 REPEAT_S = 1.0
 """`reclaim` and `cancel` may overtake `run`, so they are repeated until the batch has answered (rule 8)."""
 DEAD_KEPT = 64
+"""Containers that are remembered as dead; the controller hears of a death at about the same time."""
 RESEND_S = 0.2
 """Pause before a batch whose call failed is sent again, same id, same container (rule 7)."""
 

@@ -156,7 +156,7 @@ class BatchReturned:
     busy_s: float = 0.0
     ran: int = 0
     bounced: bool = False
-    """The container took nothing of it: the lease it came under is gone."""
+    """The lease it came under is gone: nothing of it was begun, or the container was for one input."""
 
 
 @dataclass(frozen=True, slots=True)

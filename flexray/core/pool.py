@@ -386,6 +386,7 @@ class Pool:
 
     def _lose_dispatcher(self, dispatcher_id: str, now: float) -> None:
         self._expected.pop(dispatcher_id, None)
+        self._short.pop(dispatcher_id, None)
         caller = self.callers.remove(dispatcher_id)
         if caller is None:
             return

@@ -15,7 +15,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -23,12 +22,12 @@ import ray
 from flexray.context import enter_container
 from flexray.core.occupancy import Arrival, BatchKey, Occupancy, Work
 from flexray.core.status import FAILED, LOST, OK
+from flexray.decorators import ENTER, EXIT
 from flexray.errors import DeserializationError
-from flexray.marks import ENTER, EXIT
 from flexray.output import Stream
 from flexray.runtime.farewell import before_sigterm_ends
 from flexray.runtime.output import Capture
-from flexray.runtime.runner import Job, Runner
+from flexray.runtime.runner import Job, Runner, start_thread
 from flexray.runtime.shipping import apply_import_paths
 from flexray.runtime.target import Target
 from flexray.runtime.wire import (
@@ -73,7 +72,6 @@ class Container:
         self._waiters: dict[BatchKey, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
         self._releases: dict[int, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
         self._capture = Capture()
-        self._single_use = False
         self._runner_to_exit: Runner | None = None
         self._ran_at = time.monotonic()
         self._loading: asyncio.Task[LoadAnswer] | None = None
@@ -81,7 +79,7 @@ class Container:
         if hide_gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing where num_gpus is 0.
         before_sigterm_ends(self._run_exit_hooks)
-        self._start_thread(self._say_hello, "hello")
+        start_thread(self._say_hello, "hello")
 
     # Life.
 
@@ -113,7 +111,7 @@ class Container:
             self._capture.install()
             enter_container()
             target = Target(unpack_function(spec.code), spec.parameters)
-            runner = Runner(target, spec.config, self._capture, self._end, self._retire)
+            runner = Runner(target, spec.config, self._end, self._retire)
             runner.run_hooks(ENTER)
         except DeserializationError as error:
             return LoadAnswer(ready=False, reason=error.sentence(), permanent=True)
@@ -122,11 +120,7 @@ class Container:
                 ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error)
             )
         self._spec, self._runner, self._runner_to_exit = spec, runner, runner
-        self._single_use = spec.config.single_use_containers
         return LoadAnswer(ready=True)
-
-    def _start_thread(self, target: Callable[[], None], name: str) -> None:
-        threading.Thread(target=target, name=f"flexray-{name}", daemon=True).start()
 
     @ray.method(concurrency_group="control")
     async def attend(self) -> None:
@@ -232,12 +226,13 @@ class Container:
     def _end(self, job: Job) -> None:
         """Called by whatever ran the batch, on its thread."""
         work = job.work
+        assert self._spec is not None
         with self._lock:
             if job.ended:
                 return
             job.ended = True
             self._capture.end(job.message.dispatcher_id)
-            if self._single_use:
+            if self._spec.config.single_use_containers:
                 work.bounced = self._occupancy.retiring = True
             following = self._occupancy.end(work, time.monotonic())
             del self._jobs[work.key]

@@ -124,6 +124,7 @@ class Controller:
             self._specs.pop(spec.pool_id, None)
         for pool_id in [*mine, *(spec.pool_id for spec in app.pools)]:
             self._variants.pop(pool_id, None)
+            self._overridden.pop(pool_id, None)
             self._forget_users(pool_id)
         self._store.delete_app(app_id)
         self._store.delete_variants(f"{app_id}/")
@@ -172,8 +173,20 @@ class Controller:
         return settings
 
     async def stats(self, pool_id: str) -> dict[str, Any]:
-        """What `get_current_stats` shows; creates nothing."""
-        pool = self._host(pool_id).pool
+        """What `get_current_stats` shows; creates nothing, so the pool may not be there (any more)."""
+        host = self._pools.get(pool_id)
+        if host is None:
+            if pool_id.partition("/")[0] not in self._apps:
+                raise _not_running(pool_id)
+            return {
+                "backlog": 0,
+                "num_total_runners": 0,
+                "num_running_inputs": 0,
+                "input_headroom": 0,
+                "containers": {state.value: 0 for state in State},
+                "settings": None,
+            }
+        pool = host.pool
         ledger, callers = pool.ledger, pool.callers
         ready = ledger.count(State.READY)
         decision = pool.scaling.decisions[-1] if pool.scaling.decisions else None

@@ -22,7 +22,7 @@ from flexray.context import RunningInput, current_input
 from flexray.core.occupancy import BatchKey, Work
 from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED
 from flexray.errors import ExecutionError, FunctionTimeoutError
-from flexray.runtime.output import Capture, current_dispatcher
+from flexray.runtime.output import current_dispatcher
 from flexray.runtime.streams import Streams
 from flexray.runtime.target import Kind, Target
 from flexray.runtime.wire import BatchMessage, Resolved
@@ -73,8 +73,8 @@ class _Worker:
         """The next position of the job, which from now on is what this one is at; None: it is over."""
         with self.lock:
             position = None if self.abandoned else job.work.take()
+            self.began = time.perf_counter()  # Before the input, whose time is looked at without the lock.
             self.entries = [] if position is None else [(job, position)]
-            self.began = time.perf_counter()
             return position
 
     def settle_one(self, status: int, payload: Any) -> bool:
@@ -110,7 +110,6 @@ class Runner:
         self,
         target: Target,
         config: FunctionConfig,
-        capture: Capture,
         over: Callable[[Job], None],
         retire: Callable[[], None],
     ) -> None:
@@ -119,7 +118,6 @@ class Runner:
         self._name = config.name
         self._timeout_s = config.timeout
         self._batching = config.batching
-        self._capture = capture
         self._over = over
         self._retire = retire
         self._workers: dict[_Worker, None] = {}
@@ -131,10 +129,10 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         if target.needs_loop:
             self._loop = asyncio.new_event_loop()
-            _start_thread(self._run_loop, "user-loop")
+            start_thread(self._run_loop, "user-loop")
         if self._batching is not None:
             for _ in range(config.concurrency.max_inputs):
-                _start_thread(self._gather, "batches")
+                start_thread(self._gather, "batches")
 
     def run_hooks(self, role: str) -> None:
         """Call the enter or exit hooks and wait for them; raises what they raise."""
@@ -152,7 +150,7 @@ class Runner:
         else:
             self._queue.put(job)
             if not self._idle.acquire(blocking=False):
-                _start_thread(self._serve, "slot")
+                start_thread(self._serve, "slot")
 
     def poke(self) -> None:
         """Inputs were taken out of a batch: it may be over by that."""
@@ -166,9 +164,10 @@ class Runner:
         now = time.perf_counter()
         for worker in list(self._workers):
             limit_s = self._timeout_s + (BLOCKED_S if worker.is_on_loop else 0.0)
-            if worker.entries and now - worker.began > limit_s:
+            entries = worker.entries
+            if entries and now - worker.began > limit_s:
                 late = pack_exception(FunctionTimeoutError(self._name, self._timeout_s))
-                self._abandon(worker, worker.entries, FAILED, late)
+                self._abandon(worker, entries, FAILED, late)
 
     def interrupt(self, key: BatchKey, positions: Iterable[int]) -> None:
         """End these inputs where they run: a generator at its next result, a coroutine where it waits."""
@@ -224,8 +223,8 @@ class Runner:
             job = self._queue.get()
             self._run(worker, job)
             if not worker.abandoned:
+                self._idle.release()  # First: what follows is this thread's, and not a new one's.
                 self._over(job)
-                self._idle.release()
 
     def _run(self, worker: _Worker, job: Job) -> None:
         calls, target = job.calls, self._target
@@ -437,7 +436,7 @@ class Runner:
             job.work.settle(position, FAILED, payload)
         if entries:
             with worker.lock:
-                worker.entries, worker.began = list(entries), time.perf_counter()
+                worker.began, worker.entries = time.perf_counter(), list(entries)
             current_dispatcher.set(entries[0][0].message.dispatcher_id)
             current_input.set(_running(entries[0][0].message, entries[0][1]))
             worker.settle(self._outcomes(bound, function, is_async=is_async))
@@ -509,5 +508,6 @@ def _running(message: BatchMessage, position: int) -> RunningInput:
     return message.dispatcher_id, input_id, message.attempts.get(input_id, 1)
 
 
-def _start_thread(target: Callable[[], None], name: str) -> None:
+def start_thread(target: Callable[[], None], name: str) -> None:
+    """Run it on a daemon thread of that name."""
     threading.Thread(target=target, name=f"flexray-{name}", daemon=True).start()

@@ -20,17 +20,19 @@ from typing import Any, Self
 
 from flexray.errors import ExecutionError
 
-SCHEMA_VERSION = 1
-
-SCHEMA = """
+SCHEMAS = (
+    """
 CREATE TABLE epoch (value INTEGER NOT NULL);
 INSERT INTO epoch VALUES (0);
 CREATE TABLE apps (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE variants (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE dispatchers (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE overrides (pool_id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE cursors (schedule_id TEXT PRIMARY KEY, fired_at REAL NOT NULL) WITHOUT ROWID;
-"""
+""",
+    "CREATE TABLE variants (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;",
+)
+"""What makes each version of the schema from the one before it."""
+SCHEMA_VERSION = len(SCHEMAS)
 
 OWNER_TIMEOUT_S = 5.0
 """How long a new owner waits for one that is just dying."""
@@ -164,8 +166,9 @@ class Store:
             )
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        if version == 0:
-            self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+        if version < SCHEMA_VERSION:
+            steps = " ".join(SCHEMAS[version:])
+            self._connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

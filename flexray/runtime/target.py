@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from flexray.marks import ENTER, EXIT, hooks_of, methods_of
+from flexray.decorators import ENTER, EXIT, hooks_of, methods_of, new_instance
 
 logger = logging.getLogger("flexray")
 
@@ -46,9 +46,7 @@ class Target:
         if parameters is None:
             self.methods: dict[str, Callable[..., Any]] = {"": code}
         else:
-            instance = code.__new__(code)
-            for name, value in parameters.items():
-                setattr(instance, name, value)
+            instance = new_instance(code, parameters)
             self.methods = {name: getattr(instance, name) for name in methods_of(code)}
             self._hooks = {role: [getattr(instance, n) for n in hooks_of(code, role)] for role in self._hooks}
         self.kinds = {name: kind_of(_plain(method)) for name, method in self.methods.items()}

@@ -563,3 +563,40 @@ def test_an_unknown_method_is_an_attribute_error_that_names_the_similar_one() ->
         Model().describe  # noqa: B018
     with pytest.raises(AttributeError, match="no method 'plain'"):
         Model().plain  # noqa: B018
+
+
+def test_a_decorated_class_may_be_the_base_of_another(running: None) -> None:
+    class Later(Model):  # type: ignore[misc, valid-type]  # The decorated class is no class any more.
+        @flexray.method()
+        def own(self) -> str:
+            return f"own {self.version}"
+
+    later = flexray.App("later")
+    decorated = later.cls(cpu=0)(Later)
+    with later.run():
+        assert decorated(version="7").own.remote() == "own 7"
+        assert decorated().inherited.remote() == ["base", "base, async", "model"]
+
+
+@pytest.mark.parametrize("name", ["update_autoscaler", "get_current_stats"])
+def test_methods_with_names_that_handles_have_are_refused(name: str) -> None:
+    taken = type("Taken", (), {name: flexray.method()(identity_of)})
+    with pytest.raises(InvalidError, match=f"class Taken has a method '{name}'"):
+        flexray.App("taken").cls()(taken)
+
+
+def identity_of(self: object) -> int:
+    return id(self)
+
+
+def test_a_look_at_a_parameter_set_creates_nothing(running: None) -> None:
+    stats = Model(version="only looked at").get_current_stats()
+    assert (stats.backlog, stats.num_total_runners, stats.settings) == (0, 0, Model.config.autoscaler)
+    controller: Any = ray.get_actor("flexray:controller", namespace=NAMESPACE)
+    before = ray.get(controller.__ray_call__.remote(pools_of))
+    Model(version="looked at, too").get_current_stats()
+    assert ray.get(controller.__ray_call__.remote(pools_of)) == before
+
+
+def pools_of(controller: Any) -> list[str]:
+    return sorted(controller._pools)

@@ -949,3 +949,13 @@ def test_an_option_out_of_bounds_or_place_is_refused_by_name(
 
 def several(x: int) -> int:
     return x
+
+
+def test_inputs_of_a_container_for_one_at_a_time_run_on_one_thread(app: flexray.App) -> None:
+    @app.function(cpu=0, max_containers=1)
+    def threads(x: int) -> int:
+        time.sleep(0.005)  # Long enough for a batch to be sent ahead of its turn.
+        return sum(thread.name == "flexray-slot" for thread in threading.enumerate())
+
+    with app.run():
+        assert set(threads.map(range(100))) == {1}

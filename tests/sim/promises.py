@@ -213,6 +213,7 @@ def an_advance_comes_back_when_others_need_the_room() -> None:
         for number in range(4):
             world.at(4.0 + 0.1 * number, lambda c=first, i=number: c.submit([i], patient=False))
         world.at(5.0, lambda c=second: c.submit(list(range(4, 124)), patient=False))
+        world.at(5.0, lambda c=first: c.submit(list(range(200, 220)), patient=False))
         _played(world, 4.9)
         tally = first.dispatch._tally
         _promise(tally.decided - tally.asked >= 20, f"4: {tally.decided - tally.asked} in advance")

@@ -375,3 +375,17 @@ def test_a_lease_of_an_earlier_controller_without_room_is_taken_back_before_its_
     hand.tell(LeaseReleased("f#1", 5))
     hand.tick(30.0)
     assert hand.of(StopContainer)
+
+
+def test_calls_of_a_caller_that_died_while_they_were_short_of_room_keep_no_advance_from_others() -> None:
+    hand = Hand(limits=Limits(pending=100))
+    hand.report("busy", asked=1, arrived=1)
+    hand.report("busy", asked=2, arrived=2, waiting=1)
+    assert hand.newest["busy"].decided > 2
+    hand.report("dying", asked=200)
+    assert hand.newest["dying"].decided < 200
+    hand.tell(DispatcherLost("dying"))
+    used_up = hand.newest["busy"].decided
+    hand.report("busy", asked=used_up, arrived=used_up, waiting=1)
+    hand.report("busy", asked=used_up + 1, arrived=used_up + 1, waiting=2)
+    assert hand.newest["busy"].decided > used_up + 1

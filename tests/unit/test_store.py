@@ -112,7 +112,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(ExecutionError, match="newer FlexRay: schema 99, known here 1") as caught:
+        with pytest.raises(ExecutionError, match="newer FlexRay: schema 99, known here 2") as caught:
             Store(path)
     assert "hint: upgrade FlexRay" in str(caught.value)
     assert path.read_bytes() == before
@@ -173,3 +173,17 @@ def test_opening_a_file_is_using_it(path: Path) -> None:
     make_old(path, days=31)
     Store(path).close()
     assert store.sweep(path.parent) == []
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as earlier:
+        earlier.executescript(f"{store.SCHEMAS[0]} PRAGMA user_version = 1; UPDATE epoch SET value = 7;")
+    earlier.close()
+    with Store(path) as owner:
+        assert owner.next_epoch() == 8
+        owner.save_variant("shop/Model~1", b"spec")
+    with Store(path) as owner:
+        assert owner.variants() == {"shop/Model~1": b"spec"}
+        owner.delete_variants("shop/")
+        assert owner.variants() == {}

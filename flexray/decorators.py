@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -178,6 +178,14 @@ def hooks_of(cls: type, role: str) -> list[str]:
     return list(names) if role == ENTER else list(reversed(names))
 
 
+def new_instance(cls: Any, parameters: Mapping[str, Any]) -> Any:
+    """An instance with these parameters, whose enter hooks have not run."""
+    instance = cls.__new__(cls)
+    for name, value in parameters.items():
+        setattr(instance, name, value)
+    return instance
+
+
 def parameters_of(cls: type) -> dict[str, tuple[Any, Parameter]]:
     """Name to (annotation, parameter) of a class, those of its bases included."""
     found: dict[str, tuple[Any, Parameter]] = {}
@@ -195,7 +203,7 @@ def _with_mark(target: T, mark: str, value: object) -> T:
 
 
 def _undecorated(decorator: str, target: T) -> T:
-    if hasattr(target, "update_autoscaler") or type(target).__module__ == "flexray.cls":
+    if type(target).__module__ in ("flexray.function", "flexray.cls"):
         name = getattr(target, "__name__", target)
         raise InvalidError(
             f"@flexray.{decorator} decorates {name}, which is a FlexRay function or class already",
