@@ -69,25 +69,24 @@ class _Worker:
     def is_on_loop(self) -> bool:
         return self.task is not None or self.future is not None
 
-    def take(self, job: Job) -> int | None:
-        """The next position of the job, which from now on is what this one is at; None: it is over."""
-        with self.lock:
-            position = None if self.abandoned else job.work.take()
-            self.began = time.perf_counter()  # Before the input, whose time is looked at without the lock.
-            self.entries = [] if position is None else [(job, position)]
-            return position
+    def step(self, job: Job, status: int | None = None, payload: Any = None) -> int | None:
+        """Note the outcome of what ran, if anything did, and take the next position; None: nothing is left.
 
-    def settle_one(self, status: int, payload: Any) -> bool:
-        """Note the outcome of the input that ran; False: it was answered without it."""
-        seconds = time.perf_counter() - self.began
+        Once its input was answered without it, nothing counts any more, and nothing is left.
+        """
+        now = time.perf_counter()
+        work = job.work
         with self.lock:
             if self.abandoned:
-                return False
-            job, position = self.entries[0]
-            job.work.settle(position, status, payload)
-            if status != CANCELLED:
-                job.work.note_time(seconds)
-            return True
+                return None
+            if status is not None:
+                work.settle(self.entries[0][1], status, payload)
+                if status != CANCELLED:
+                    work.note_time(now - self.began)
+            position = work.take()
+            self.began = now  # Before the input, whose time is looked at without the lock.
+            self.entries = [] if position is None else [(job, position)]
+            return position
 
     def settle(self, outcomes: Iterable[tuple[int, Any]]) -> bool:
         """Note the outcomes of what ran, in order; False: they were answered without it."""
@@ -229,7 +228,8 @@ class Runner:
     def _run(self, worker: _Worker, job: Job) -> None:
         calls, target = job.calls, self._target
         current_dispatcher.set(job.message.dispatcher_id)
-        while (position := worker.take(job)) is not None:
+        position = worker.step(job)
+        while position is not None:
             if calls[position] is None:
                 outcome: tuple[int, Any] = (CANCELLED, None)
             else:
@@ -247,8 +247,7 @@ class Runner:
                     outcome = FAILED, pack_exception(error)
                     if position in job.work.cancelled:
                         outcome = CANCELLED, None
-            if not worker.settle_one(*outcome):
-                return
+            position = worker.step(job, *outcome)
 
     def _drain(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
         key = (job.work.key, position)
@@ -299,7 +298,8 @@ class Runner:
 
     async def _run_async(self, worker: _Worker, job: Job) -> None:
         current_dispatcher.set(job.message.dispatcher_id)
-        while (position := worker.take(job)) is not None:
+        position = worker.step(job)
+        while position is not None:
             if job.calls[position] is None:
                 outcome: tuple[int, Any] = (CANCELLED, None)
             else:
@@ -312,8 +312,7 @@ class Runner:
                         outcome = CANCELLED, None
                         if worker.task is not None:
                             worker.task.uncancel()
-            if not worker.settle_one(*outcome):
-                return
+            position = worker.step(job, *outcome)
 
     async def _outcome(self, job: Job, position: int) -> tuple[int, Any]:
         """Run an async input to its end, or to the end of its time."""
