@@ -1,15 +1,14 @@
-"""A container: one Ray actor that holds the user's code and takes batches of inputs.
+"""What a container is: it holds the user's code and takes batches of inputs. `actors` makes Ray actors of it.
 
-One rule: user code never runs on either event loop of the actor, so the container always answers control;
-and every outcome is an envelope, so a user's exception is a result and not a Ray error.
+One rule: user code never runs on a thread or a loop of Ray's, so a container always answers control; and
+every outcome is an envelope, so a user's exception is a result and not a Ray error.
 
-`run` is in the default concurrency group; everything else is in `control`, which has its own event loop. What
-is on a slot is decided by `core.occupancy`; inputs are run by `runner`.
+Nothing here waits but `load` and `stop` (see `parking`). What is on a slot is decided by `core.occupancy`;
+inputs are run by `runner`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -24,11 +23,13 @@ from flexray.core.occupancy import Arrival, BatchKey, Occupancy, Work
 from flexray.core.status import FAILED, LOST, OK
 from flexray.decorators import ENTER, EXIT
 from flexray.errors import DeserializationError
-from flexray.output import Stream
+from flexray.output import Stream as StandardStream
 from flexray.runtime.farewell import before_sigterm_ends
 from flexray.runtime.output import Capture
+from flexray.runtime.parking import WAIT, Wake
 from flexray.runtime.runner import Job, Runner, start_thread
 from flexray.runtime.shipping import apply_import_paths
+from flexray.runtime.streams import Stream
 from flexray.runtime.target import Target
 from flexray.runtime.wire import (
     CONTROLLER_NAME,
@@ -38,7 +39,6 @@ from flexray.runtime.wire import (
     AnswerMessage,
     LoadAnswer,
     PoolSpec,
-    ResultsMessage,
     decode,
     decode_batch,
     encode_answer,
@@ -50,16 +50,13 @@ logger = logging.getLogger("flexray")
 WATCH_S = 0.25
 """How often inputs are checked for having run too long."""
 RETIRE_EVERY_S = 1.0
+EXIT_AFTER_S = 2.0
 HELLO_S = 60.0
 """A container that has run nothing for this long asks the controller whether it is known (rule 12)."""
 
-RUNS_MAX = 100_000
-"""Calls of `run` under way: far more than two batches per slot can be."""
-CONTROL_MAX = 10_000
 
-
-class Container:
-    """See the module. `ContainerActor` is this class as Ray runs it; workers import this one by its name."""
+class BaseContainer:
+    """See the module. Any thread may call it."""
 
     def __init__(self, name: str, spec_data: bytes, slots: int, *, hide_gpus: bool) -> None:
         self._name = name
@@ -69,12 +66,14 @@ class Container:
         self._lock = threading.Lock()
         self._occupancy = Occupancy(slots)
         self._jobs: dict[BatchKey, Job] = {}
-        self._waiters: dict[BatchKey, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
-        self._releases: dict[int, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
+        self._waiters: dict[BatchKey, list[Wake]] = {}
+        self._releases: dict[int, list[Wake]] = {}
         self._capture = Capture()
         self._runner_to_exit: Runner | None = None
         self._ran_at = time.monotonic()
-        self._loading: asyncio.Task[LoadAnswer] | None = None
+        self._load_lock = threading.Lock()
+        self._loaded: LoadAnswer | None = None
+        self._attended: Wake | None = None
         register_reference_type(ray.ObjectRef)
         if hide_gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides nothing where num_gpus is 0.
@@ -83,25 +82,15 @@ class Container:
 
     # Life.
 
-    @ray.method(concurrency_group="control")
-    async def placed(self) -> None:
-        """Return as soon as there is a process."""
-
-    @ray.method(concurrency_group="control")
-    async def load(self) -> LoadAnswer:
+    def load(self) -> LoadAnswer:
         """Load the user's code; again after a controller's restart, when it tells the leases in use."""
-        if self._loading is None:
-            self._loading = asyncio.get_running_loop().create_task(self._load_once())
-        loaded = await asyncio.shield(self._loading)
+        with self._load_lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+                if self._loaded.ready:
+                    start_thread(self._watch_times, "watch")
         with self._lock:
-            return loaded._replace(busy=self._occupancy.busy)
-
-    async def _load_once(self) -> LoadAnswer:
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(None, self._load)
-        if loaded.ready:
-            self._watch = loop.create_task(self._watch_times())
-        return loaded
+            return self._loaded._replace(busy=self._occupancy.busy)
 
     def _load(self) -> LoadAnswer:
         try:
@@ -122,16 +111,20 @@ class Container:
         self._spec, self._runner, self._runner_to_exit = spec, runner, runner
         return LoadAnswer(ready=True)
 
-    @ray.method(concurrency_group="control")
-    async def attend(self) -> None:
-        """Park until this process dies; the error of this call is Ray's word of that."""
-        await asyncio.Event().wait()
+    def attend(self, wake: Wake) -> None:
+        """Whoever attends to this container is not woken before its end, or before somebody else attends."""
+        with self._lock:
+            former, self._attended = self._attended, wake
+        if former is not None:
+            former()
 
-    @ray.method(concurrency_group="control")
-    async def stop(self) -> None:
-        """Run the exit hooks and exit; only called when no lease is out, or when the app ends."""
-        await asyncio.get_running_loop().run_in_executor(None, self._run_exit_hooks)
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+    def stop(self) -> None:
+        """Run the exit hooks; only called when no lease is out, or when the app ends.
+
+        Whoever called it kills this process then. Where that one is dead, it ends by itself.
+        """
+        self._run_exit_hooks()
+        start_thread(_exit_soon, "exit")
 
     def _run_exit_hooks(self) -> None:
         """Once, and for 30 s at most."""
@@ -174,11 +167,10 @@ class Container:
 
     # Batches.
 
-    async def run(self, data: bytes, *objects: Any) -> Any:
-        """Run a batch; the answer accounts for every input of it. Idempotent by the batch's id."""
+    def arrive(self, data: bytes, objects: tuple[Any, ...]) -> Work:
+        """Take in a batch. Idempotent by the batch's id."""
         message = decode_batch(data)
         key = (message.dispatcher_id, message.batch_id)
-        loop = asyncio.get_running_loop()
         self._ran_at = now = time.monotonic()
         spec = self._spec
         assert spec is not None  # Leases exist only after it said that it is ready.
@@ -192,16 +184,19 @@ class Container:
                 oldest_open=message.oldest_open,
                 at_most_once=spec.config.at_most_once or spec.config.is_generator,
             )
-            if work.over_at is not None:
-                return self._answer(work, message.dispatcher_id)
-            waiter = loop.create_future()
-            self._waiters.setdefault(key, []).append((loop, waiter))
-            if arrival is not Arrival.KNOWN:
+            if arrival is Arrival.BEGINS or arrival is Arrival.FOLLOWS:
                 self._jobs[key] = job = Job(message, objects, work)
                 if arrival is Arrival.BEGINS:
                     self._begin(job)
-        await waiter
-        return self._answer(work, message.dispatcher_id)
+        return work
+
+    def answer(self, work: Work, wake: Wake) -> Any:
+        """What accounts for every input of the batch, or WAIT until it is over."""
+        with self._lock:
+            if work.over_at is None:
+                self._waiters.setdefault(work.key, []).append(wake)
+                return WAIT
+        return self._answer(work, work.key[0])
 
     def _begin(self, job: Job) -> None:
         assert self._runner is not None
@@ -241,23 +236,22 @@ class Container:
                 self._begin(self._jobs[following.key])
             else:
                 waiters += self._releases.pop(work.lease_number, [])
-        for loop, waiter in waiters:
-            loop.call_soon_threadsafe(_wake, waiter)
+        for wake in waiters:
+            wake()
 
-    async def _watch_times(self) -> None:
+    def _watch_times(self) -> None:
         """Answer inputs that ran too long, forget old answers, and tell of a container that retires."""
         assert self._spec is not None
         assert self._runner is not None
         every_s = min(WATCH_S, self._spec.config.timeout / 10)
-        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(every_s)
+            time.sleep(every_s)
             with self._lock:
                 self._occupancy.expire(time.monotonic())
             self._runner.expire()
             if self._occupancy.retiring:  # Told again and again: the controller may be restarting.
-                await loop.run_in_executor(None, self._tell_retired)
-                await asyncio.sleep(RETIRE_EVERY_S)
+                self._tell_retired()
+                time.sleep(RETIRE_EVERY_S)
 
     def _tell_retired(self) -> None:
         with contextlib.suppress(ValueError, ray.exceptions.RayError):
@@ -270,8 +264,7 @@ class Container:
 
     # Control.
 
-    @ray.method(concurrency_group="control")
-    async def reclaim(self, dispatcher_id: str, batch_id: int) -> Any:
+    def reclaim(self, dispatcher_id: str, batch_id: int) -> Any:
         """Take the batch's unstarted inputs out; None: not known here (yet)."""
         with self._lock:
             work = self._occupancy.reclaim((dispatcher_id, batch_id))
@@ -282,8 +275,7 @@ class Container:
             self._runner.poke()
         return encode_answer(AccountMessage(positions, statuses, payloads))
 
-    @ray.method(concurrency_group="control")
-    async def cancel(
+    def cancel(
         self, dispatcher_id: str, batch_id: int, positions: tuple[int, ...], interrupts: tuple[int, ...]
     ) -> None:
         """Drop these inputs of a batch where they have not begun; end `interrupts` where they run."""
@@ -294,44 +286,30 @@ class Container:
             self._runner.interrupt(key, interrupts)
             self._runner.poke()
 
-    @ray.method(concurrency_group="control")
-    async def read(self, dispatcher_id: str, batch_id: int, position: int, received: int) -> Any:
-        """Results of a generator after the first `received`, and whether they are the last; None: unknown."""
+    def stream(self, dispatcher_id: str, batch_id: int, position: int) -> Stream | None:
+        """The results of a generator; None: it has not begun, or was over long ago."""
         key = ((dispatcher_id, batch_id), position)
-        stream = None if self._runner is None else self._runner.streams.get(key)
-        if stream is None:
-            return None
-        results, ended = await stream.read(received)
-        return encode_answer(ResultsMessage(results, ended))
+        return None if self._runner is None else self._runner.streams.get(key)
 
-    @ray.method(concurrency_group="control")
-    async def release(self, lease_number: int) -> None:
-        """Drop the lease; return when nothing of it runs any more."""
-        loop = asyncio.get_running_loop()
+    def release(self, lease_number: int, wake: Wake) -> Any:
+        """Drop the lease; WAIT while something of it runs."""
         with self._lock:
             if self._occupancy.release(lease_number):
-                return
+                return None
             if self._runner is not None:
                 self._runner.close_streams(self._occupancy.keys_of(lease_number))
                 self._runner.poke()
-            waiter = loop.create_future()
-            self._releases.setdefault(lease_number, []).append((loop, waiter))
-        await waiter
+            self._releases.setdefault(lease_number, []).append(wake)
+        return WAIT
 
-    @ray.method(concurrency_group="control")
-    async def output(self, dispatcher_id: str) -> list[tuple[Stream, str]]:
+    def output(self, dispatcher_id: str) -> list[tuple[StandardStream, str]]:
         """What this dispatcher's inputs have printed since the last message to it."""
         return self._capture.drain(dispatcher_id)
 
 
-ContainerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no concurrency_groups.
-    num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"control": CONTROL_MAX}
-)(Container)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def _exit_soon() -> None:
+    time.sleep(EXIT_AFTER_S)
+    os._exit(0)
 
 
 def _run_exit_hooks(runner: Runner) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from flexray.runtime.container import RUNS_MAX, ContainerActor
+from flexray.runtime.actors import ACTORS, actor_class
 from flexray.runtime.placement import actor_options, hidden_gpus
 from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, PoolSpec
 
@@ -40,19 +40,20 @@ class Launcher:
 
 
 def _export() -> None:
-    """Hand the actor class to Ray now, so that the first container need not wait 0.2 s for it.
+    """Hand the actor classes to Ray now, so that the first container need not wait 0.2 s for it.
 
     Ray does it by itself at the first creation and has no public call for it.
     """
     with contextlib.suppress(Exception):
         from ray._private.worker import global_worker  # noqa: PLC0415  # May move in a later Ray.
 
-        meta = ContainerActor.__ray_metadata__
         manager: Any = global_worker.function_actor_manager
-        manager.export_actor_class(
-            meta.modified_class, meta.actor_creation_function_descriptor, meta.method_meta.methods.keys()
-        )
-        meta.last_export_cluster_and_job = global_worker.current_cluster_and_job
+        for actor in ACTORS:
+            meta = actor.__ray_metadata__
+            manager.export_actor_class(
+                meta.modified_class, meta.actor_creation_function_descriptor, meta.method_meta.methods.keys()
+            )
+            meta.last_export_cluster_and_job = global_worker.current_cluster_and_job
 
 
 def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
@@ -61,11 +62,12 @@ def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> 
     options: Mapping[str, Any] = actor_options(resources, nodes)
     if spec.runtime_env:
         options = {**options, "runtime_env": spec.runtime_env}
-    container = ContainerActor.options(
+    actor, max_concurrency = actor_class(slots)
+    container = actor.options(
         name=ACTOR_PREFIX + container_id,
         namespace=NAMESPACE,
         lifetime="detached",
-        max_concurrency=RUNS_MAX,
+        max_concurrency=max_concurrency,
         enable_task_events=False,
         **options,
     )

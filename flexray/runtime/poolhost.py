@@ -230,9 +230,8 @@ class PoolHost:
                 return
             handle = self._handles.get(container_id)
         if placed:
-            stopped = handle.stop.remote()
-            with contextlib.suppress(TimeoutError, RayError):  # Dead by now, or killed below.
-                await asyncio.wait_for(_awaited(stopped), self._grace_s)
+            with contextlib.suppress(TimeoutError, RayError):
+                await asyncio.wait_for(_awaited(handle.stop.remote()), self._grace_s)
         if container_id in self._handles:
             await self._launcher.kill(handle)
 

@@ -5,12 +5,12 @@ One rule: a result is kept until the reader says that it has it, and the generat
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from typing import Any
 
 from flexray.core.occupancy import BatchKey
+from flexray.runtime.parking import WAIT, Wake, until, until_async
 
 AHEAD_MAX = 16
 GATHER_S = 0.0005
@@ -19,94 +19,82 @@ FINISHED_KEPT = 256
 """Streams that are over, kept for a reader whose answer was lost."""
 
 StreamKey = tuple[BatchKey, int]
-Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]
+Results = tuple[list[Any], bool]
+"""Some results, and whether they are the last."""
 
 
 class Stream:
-    """The results of one input. One producer, on a thread or a loop; one reader, on another loop."""
+    """The results of one input. One producer and one reader, each on a thread or on a loop of its own."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._items: deque[Any] = deque()
         self._received = 0
         """How many results the reader has."""
-        self._waiters: list[Waiter] = []
+        self._parked: list[Wake] = []
         self.closed = False
         """Nobody reads any more."""
         self._over = False
 
     def put(self, item: Any) -> bool:
         """Add a result; blocks while 16 are not read. False: nobody wants more."""
-        with self._changed:
-            while len(self._items) >= AHEAD_MAX and not self.closed:
-                self._changed.wait()
-            self._add(item)
-            return not self.closed
+        return bool(until(lambda wake: self._try_put(item, wake)))
 
     async def put_async(self, item: Any) -> bool:
         """The same for a coroutine."""
-        while True:
-            with self._changed:
-                if len(self._items) < AHEAD_MAX or self.closed:
-                    self._add(item)
-                    return not self.closed
-                waiter = self._new_waiter()
-            await waiter
+        return bool(await until_async(lambda wake: self._try_put(item, wake)))
+
+    def _try_put(self, item: Any, wake: Wake) -> Any:
+        with self._lock:
+            if self.closed:
+                return False
+            if len(self._items) >= AHEAD_MAX:
+                self._parked.append(wake)
+                return WAIT
+            self._items.append(item)
+            if len(self._items) == 1 or len(self._items) >= AHEAD_MAX:
+                self._wake()
+            return True
 
     def finish(self) -> None:
         """No result follows."""
-        with self._changed:
+        with self._lock:
             self._over = True
             self._wake()
 
     def close(self) -> None:
         """Nobody reads any more: the generator is to end."""
-        with self._changed:
+        with self._lock:
             self.closed = True
             self._items.clear()
             self._wake()
 
-    async def read(self, received: int) -> tuple[list[Any], bool]:
-        """The results after the first `received`, as soon as there is one; and whether these are the last."""
-        gathered = False
-        while True:
-            with self._changed:
-                while self._received < received and self._items:
-                    self._items.popleft()
-                    self._received += 1
-                self._wake()
-                ended = self._over or self.closed
-                if ended or len(self._items) >= AHEAD_MAX or (self._items and gathered):
-                    return list(self._items), ended
-                waiter = None if self._items else self._new_waiter()
-            if waiter is None:
-                await asyncio.sleep(GATHER_S)
-                gathered = True
-            else:
-                await waiter
+    def read(self, received: int, wake: Wake) -> Any:
+        """The `Results` after the first `received`; WAIT while there are none.
 
-    def _add(self, item: Any) -> None:
-        if not self.closed:
-            self._items.append(item)
-            if len(self._items) == 1 or len(self._items) >= AHEAD_MAX:
-                self._wake()
-
-    def _new_waiter(self) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiters.append((loop, future))
-        return future
+        Where there are few (`is_few`), whoever reads waits for `GATHER_S` and reads again.
+        """
+        with self._lock:
+            while self._received < received and self._items:
+                self._items.popleft()
+                self._received += 1
+            self._wake()
+            ended = self._over or self.closed
+            if self._items or ended:
+                return list(self._items), ended
+            self._parked.append(wake)
+            return WAIT
 
     def _wake(self) -> None:
-        self._changed.notify_all()
-        waiters, self._waiters = self._waiters, []
-        for loop, future in waiters:
-            loop.call_soon_threadsafe(_set, future)
+        parked, self._parked = self._parked, []
+        for wake in parked:
+            wake()
 
 
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def is_few(results: Results) -> bool:
+    """More may come in a moment."""
+    items, ended = results
+    return not ended and len(items) < AHEAD_MAX
 
 
 class Streams:

@@ -10,13 +10,13 @@ from typing import Any
 
 import ray
 
-from flexray.runtime.container import RUNS_MAX
+from flexray.runtime.actors import LOOP_CALLS_MAX
 
 SERVE_ONGOING_MAX = 100
 """Requests at one replica: more than there are callers, so that none is held back by Serve's router."""
 
 
-@ray.remote(num_cpus=0, max_concurrency=RUNS_MAX)
+@ray.remote(num_cpus=0, max_concurrency=LOOP_CALLS_MAX)
 class AsyncEcho:
     """An async actor with the concurrency limit that our containers have."""
 
