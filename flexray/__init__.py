@@ -13,9 +13,10 @@ print(list(square.map(range(10))))
 """
 
 from flexray.app import App
+from flexray.call import FunctionCall, InputInfo
 from flexray.cls import Cls
 from flexray.config import Limits, Retries
-from flexray.context import current_attempt, current_input_id, is_local
+from flexray.context import current_attempt, current_function_call_id, current_input_id, is_local
 from flexray.decorators import batched, concurrent, enter, exit, method, parameter  # noqa: A004
 from flexray.errors import (
     ContainerStartError,
@@ -43,8 +44,10 @@ __all__ = [
     "Error",
     "ExecutionError",
     "Function",
+    "FunctionCall",
     "FunctionTimeoutError",
     "InputCancelledError",
+    "InputInfo",
     "InputLostError",
     "InvalidError",
     "Limits",
@@ -56,6 +59,7 @@ __all__ = [
     "batched",
     "concurrent",
     "current_attempt",
+    "current_function_call_id",
     "current_input_id",
     "enter",
     "exit",

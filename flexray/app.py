@@ -167,9 +167,10 @@ class App:
             self._add(function)
         return self
 
-    def run(self) -> RunningApp:
+    def run(self, *, detach: bool = False) -> RunningApp:
         """Start the app for a `with` block: its functions work inside, everything it started is gone after.
 
+        With `detach=True` the app goes on after the block, and after this process: what was spawned runs on.
         Starts or joins Ray as `ray.init()` would. `with` and `async with` both work; in a notebook
         `running = app.run().start()` and `running.stop()` do the same.
 
@@ -177,14 +178,15 @@ class App:
             ExecutionError: The app is running already, or the cluster cannot be used.
             SerializationError: A function cannot be packed; it is named.
         """
-        return RunningApp(self)
+        return RunningApp(self, detach=detach)
 
 
 class RunningApp:
     """An app between its start and its end."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, detach: bool = False) -> None:
         self.app = app
+        self.detach = detach
         self.app_id: str | None = None
         self._backend: backend.Backend | None = None
 
@@ -200,7 +202,8 @@ class RunningApp:
         home.app_id, home.started = app_id, frozenset(app.functions)
         try:
             self._backend = backend.connect()
-            self._backend.open_app(app_id, home.app_name, self._sources(app_id), _environment(app))
+            sources = self._sources(app_id)
+            self._backend.open_app(app_id, home.app_name, sources, _environment(app), detach=self.detach)
         except BaseException as error:
             home.app_id = None
             if self._backend is not None and not isinstance(error, Exception):
@@ -225,13 +228,13 @@ class RunningApp:
         return sources
 
     def stop(self) -> None:
-        """End it with everything that it started, running inputs included."""
+        """End it with everything that it started, running inputs included; a detached one goes on."""
         app_id, self.app_id = self.app_id, None
         if app_id is None or self._backend is None:
             return
         self.app._home.app_id = None  # noqa: SLF001
         self.app._running = None  # noqa: SLF001
-        if self._backend.is_current:
+        if self._backend.is_current and not self.detach:
             self._backend.close_app(app_id)
 
     def __enter__(self) -> Self:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.status import PoolView, Sink
+from flexray.core.status import PoolView, Sink, SpawnedCall
 
 
 class Results(Protocol):
@@ -82,9 +82,15 @@ class Backend(Protocol):
         """The client of a pool; nothing is sent."""
 
     def open_app(
-        self, app_id: str, name: str, functions: Sequence[FunctionSource], environment: Mapping[str, Any]
+        self,
+        app_id: str,
+        name: str,
+        functions: Sequence[FunctionSource],
+        environment: Mapping[str, Any],
+        *,
+        detach: bool = False,
     ) -> None:
-        """Start an ephemeral app, which ends with this process at the latest.
+        """Start an ephemeral app, which ends with this process at the latest, unless it is detached.
 
         `environment` is the app's runtime_env, laid under that of each function.
         """
@@ -101,6 +107,25 @@ class Backend(Protocol):
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a pool with the code of another, and with options and parameters of its own; again is fine."""
+
+    def add_inputs(
+        self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
+    ) -> tuple[int, int, int]:
+        """Keep inputs of a call, from that position on; returns (accepted, waiting, limit).
+
+        Of a whole call all are accepted or none, of a part as many as there is room for.
+        """
+
+    async def add_inputs_async(
+        self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
+    ) -> tuple[int, int, int]:
+        """The same for a coroutine."""
+
+    def ask_queue(self, method: str, *args: Any) -> Any:
+        """What that method of `runtime.callqueue.CallQueue` answers; restarts are waited out, up to 30 s."""
+
+    async def ask_queue_async(self, method: str, *args: Any) -> Any:
+        """The same for a coroutine."""
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""

@@ -275,6 +275,10 @@ class Method(Function[P, R], Generic[P, R]):
     def _base_pool_id(self, app_id: str) -> str:
         return self._cls.pool_of(app_id, self._parameters)[0]
 
+    @property
+    def _pool_config(self) -> FunctionConfig:
+        return self._cls.config
+
     def _started_name(self) -> str:
         return self._cls.name
 

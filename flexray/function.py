@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 from flexray import backend
+from flexray.call import FunctionCall
 from flexray.config import AutoscalerSettings, FunctionConfig, check_options
 from flexray.decorators import marks_of
 from flexray.dual import Dual, DualIterable
@@ -20,6 +21,7 @@ from flexray.errors import ExecutionError, InvalidError
 from flexray.generators import results, results_async
 from flexray.mapping import Map, MapOptions, arguments_in, check_iterators, logger, spread, zipped
 from flexray.outcome import value_of
+from flexray.spawning import Spawning, lasting, needs_wait
 from flexray.variants import Variant, Variants, overridden, suffix
 
 P = ParamSpec("P")
@@ -211,6 +213,75 @@ class Function(Variants, Generic[P, R]):
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, in this process; returns what it returns (a coroutine if it is async)."""
         return self._raw(*args, **kwargs)
+
+    # Calls that nobody waits for.
+
+    @property
+    def spawn(self) -> Dual[..., FunctionCall[R]]:
+        """Have the function run, and go on; the result can be fetched later, from any process.
+
+        When it returns, the input is on the head node's disk: nothing but its own end, or that of its app,
+        keeps it from running. Arguments that are `ray.ObjectRef`s are resolved first.
+
+        Raises:
+            ResourceExhaustedError: A million spawned inputs wait (`limits`); nothing of this one is kept.
+            SerializationError: An argument cannot be packed.
+            InvalidError: The function is a generator.
+            ExecutionError: The app is not running, or the call queue did not come back within 30 s.
+        """
+        return Dual(self._spawn, self._spawn_async)
+
+    def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        spawning = self._spawning("spawn")
+        return spawning.finish(spawning.add_whole(lasting(args, kwargs, self._method)))
+
+    async def _spawn_async(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        spawning = await _in_thread(lambda: self._spawning("spawn"))
+        if needs_wait(args, kwargs):
+            arguments = await _in_thread(lambda: lasting(args, kwargs, self._method))
+        else:
+            arguments = lasting(args, kwargs, self._method)
+        return spawning.finish(await spawning.add_whole_async(arguments))
+
+    @property
+    def spawn_map(self) -> Dual[..., FunctionCall[R]]:
+        """Have the function run for each tuple of the zipped iterators; returns when all of them are kept.
+
+        `kwargs` go with every input. Where a million spawned inputs wait (`limits`) it waits, too, and logs
+        why. `call.iter()` gives the results in order, `call.get(index=3)` one of them.
+
+        Raises:
+            InvalidError: No iterator, or one that cannot be iterated; the function is a generator.
+            SerializationError: An input cannot be packed; its position is named. The call is cancelled, as
+                after any error that ends the reading of inputs.
+        """
+        return Dual(self._spawn_map, self._spawn_map_async)
+
+    def _spawn_map(self, *iterators: Any, kwargs: Mapping[str, Any] | None = None) -> FunctionCall[R]:
+        inputs, _ = zipped(iterators)
+        return self._spawning("spawn_map").run(inputs, dict(kwargs or {}), self._method)
+
+    async def _spawn_map_async(
+        self, *iterators: Any, kwargs: Mapping[str, Any] | None = None
+    ) -> FunctionCall[R]:
+        if any(hasattr(iterator, "__aiter__") for iterator in iterators):
+            inputs: Any = _zipped_async(iterators)
+        else:
+            inputs, _ = zipped(iterators)
+        spawning = await _in_thread(lambda: self._spawning("spawn_map"))
+        return await spawning.run_async(inputs, dict(kwargs or {}), self._method)
+
+    def _spawning(self, method: str) -> Spawning[R]:
+        self._refuse_generator(method)
+        self._client()
+        assert self._connection is not None
+        _, connected, _ = self._connection
+        return Spawning(connected, self._pool_id(), self.name, self._pool_config, is_whole=method == "spawn")
+
+    @property
+    def _pool_config(self) -> FunctionConfig:
+        """Of the pool, whose name may be that of a class."""
+        return self._config
 
     # Many inputs.
 

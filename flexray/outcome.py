@@ -15,7 +15,7 @@ from flexray.errors import ContainerStartError, InputCancelledError, InputLostEr
 from flexray.serialization import unpack_exception, unpack_result
 
 
-def value_of(function: str, at_most_once: bool, client: Client, status: int, payload: Any) -> Any:
+def value_of(function: str, at_most_once: bool, client: Client | None, status: int, payload: Any) -> Any:
     """The value; raises where there is none."""
     if status == OK:
         return unpack_result(payload)
@@ -23,7 +23,7 @@ def value_of(function: str, at_most_once: bool, client: Client, status: int, pay
 
 
 def exception_of(
-    function: str, at_most_once: bool, client: Client, status: int, payload: Any
+    function: str, at_most_once: bool, client: Client | None, status: int, payload: Any
 ) -> BaseException:
     """The exception of an input that has no value.
 
@@ -43,7 +43,7 @@ def exception_of(
         return InputLostError(
             function, 1 if at_most_once else LOSSES_MAX, payload or "it does not know the input"
         )
-    if status == REFUSED:
+    if status == REFUSED and client is not None:  # Spawned inputs are refused when they are spawned.
         return _refusal(function, client.view)
     if isinstance(payload, BaseException):
         return copy.copy(payload)  # Raised in several places, each with a traceback of its own.

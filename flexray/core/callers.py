@@ -53,6 +53,8 @@ class Caller:
     shown: bool = True
     """The newest reply has the containers as they are, as far as this one waits for them."""
     used: Occupied = field(default_factory=Occupied)
+    counted_spawned: int = 0
+    """Spawned inputs as they stand in the pool's sum."""
     advance: int = 0
     """Verdicts given in advance and not used up, as far as the pool knows; they count as waiting."""
     need: int = 0
@@ -72,6 +74,7 @@ class Callers:
         self._wanting: dict[str, Caller] = {}
         self._sharing: dict[str, Caller] = {}
         self.used = Occupied()
+        self.spawned = 0
         self.advance = 0
         self.demand = 0
         self.assigned = 0
@@ -105,6 +108,7 @@ class Callers:
             self.unseen_leases -= caller.counted_unseen
             self.used.pending -= caller.used.pending
             self.used.total -= caller.used.total
+            self.spawned -= caller.counted_spawned
         return caller
 
     def take_grant(self, dispatcher_id: str, caller: Caller, lease: LeaseOut, now: float) -> None:
@@ -132,12 +136,17 @@ class Callers:
         assigned = min(report.assigned, out)
         self.assigned += assigned - caller.counted_assigned
         caller.counted_assigned = assigned
-        used = occupied(
-            waiting=report.waiting,
-            unseen=unseen + advance_seen,
-            assigned=report.assigned,
-            idle_slots=out - assigned,
-        )
+        spawned = report.waiting if report.spawned else 0
+        self.spawned += spawned - caller.counted_spawned
+        caller.counted_spawned = spawned
+        used = Occupied()
+        if not report.spawned:
+            used = occupied(
+                waiting=report.waiting,
+                unseen=unseen + advance_seen,
+                assigned=report.assigned,
+                idle_slots=out - assigned,
+            )
         self.used.pending += used.pending - caller.used.pending
         self.used.total += used.total - caller.used.total
         caller.used = used
@@ -154,8 +163,13 @@ class Callers:
 
     @property
     def waiting(self) -> int:
-        """Inputs that wait, those that no report has told of included."""
+        """Inputs that wait and count in the limits, those that no report has told of included."""
         return self.used.pending - self.advance
+
+    @property
+    def backlog(self) -> int:
+        """All inputs that wait, spawned ones included."""
+        return self.waiting + self.spawned
 
     # Sharing.
 

@@ -41,6 +41,7 @@ from flexray.core.events import (
     SendBatch,
     SendReport,
     Settle,
+    StoredChanged,
     Ticked,
 )
 from flexray.core.reporting import NEXT_IN_S, Reporting, Standing, Tally
@@ -62,8 +63,8 @@ class Dispatch:
     """One caller's side of one pool.
 
     `handle(event, now)` takes in one event and returns what to do. `retries`, `at_most_once` and `single_use`
-    (a container serves one input) are those of the function. Nothing here knows arguments or results:
-    payloads pass through.
+    (a container serves one input) are those of the function. `spawned` inputs need nobody's word to queue.
+    Nothing here knows arguments or results: payloads pass through.
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class Dispatch:
         retries: Retries | None = None,
         at_most_once: bool = False,
         single_use: bool = False,
+        spawned: bool = False,
     ) -> None:
         self._retries = retries
+        self._spawned = spawned
+        self._stored = 0
         self._at_most_once = at_most_once
         self._one_by_one = at_most_once or single_use
         self._once: set[int] = set()
@@ -103,7 +107,7 @@ class Dispatch:
         self._keep: int | None = None
         self._effects: list[DispatchEffect] = []
         self._sizing = BatchSizing()
-        self._reporting = Reporting(dispatcher_id)
+        self._reporting = Reporting(dispatcher_id, spawned=spawned)
         self.last_reply: Reply | None = None
         """The newest reply, for whoever wants to tell the user why inputs wait."""
 
@@ -111,9 +115,9 @@ class Dispatch:
 
     @property
     def waiting(self) -> int:
-        """Admitted inputs that no slot is busy with; sent but unstarted ones included (rule 3)."""
+        """Admitted inputs that no slot is busy with; sent but unstarted and stored ones included (rule 3)."""
         placed = len(self._queue) + len(self._alone) + len(self._resting) + self._sent_open
-        return max(0, placed - self._busy)
+        return max(0, placed - self._busy) + self._stored
 
     @property
     def assigned(self) -> int:
@@ -135,6 +139,19 @@ class Dispatch:
         if self._queue or self._alone:
             return False
         return len(self._free) > self._asking.open_asks
+
+    @property
+    def sent(self) -> list[int]:
+        """Inputs that were sent and not accounted for."""
+        return [b.input_ids[p] for b in list(self._batches.values()) for p in b.open_positions()]
+
+    def containers_of(self, input_ids: set[int]) -> list[str]:
+        """The containers that were sent any of these inputs and have not accounted for them."""
+        found: dict[str, None] = {}
+        for batch in self._batches.values():
+            if any(batch.input_ids[p] in input_ids for p in batch.open_positions()):
+                found[batch.slot.lease.container_id] = None
+        return list(found)
 
     def attempt(self, input_id: int) -> int:
         """Number of the attempt under way, from 1."""
@@ -162,6 +179,9 @@ class Dispatch:
         match event:
             case InputsSubmitted():
                 self._submit(event, now)
+            case StoredChanged(stored, arrived):
+                self._stored = stored
+                self._tally.arrived += arrived
             case BatchReturned():
                 self._take_answer(event, now)
             case ReplyReceived():
@@ -197,6 +217,10 @@ class Dispatch:
         input_ids = event.input_ids
         if event.once:
             self._once.update(input_ids)
+        if self._spawned:
+            self._attempts.update(event.attempts)
+            self._queue.extend(input_ids)
+            return
         self._tally.arrived += len(input_ids)
         if self.has_free_slot:
             direct = min(len(self._free) - self._asking.open_asks, len(input_ids))

@@ -72,6 +72,8 @@ class Report:
     returned: tuple[tuple[int, float], ...] = ()
     """(lease number, seconds its slot had been idle) of leases returned since the last report."""
     service: ServiceSummary = field(default_factory=ServiceSummary)
+    spawned: bool = False
+    """Its inputs were spawned: they count in no limit but their own, which is kept where they are stored."""
 
     @property
     def is_empty(self) -> bool:
@@ -110,6 +112,17 @@ class InputsSubmitted:
     """Inputs of a map: they wait for room instead of being refused."""
     once: bool = False
     """They travel one by one, never ahead, and are not run again where they may have started."""
+    attempts: tuple[tuple[int, int], ...] = ()
+    """(input, attempt) of those that are not on their first: an earlier process has run them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChanged:
+    """Spawned inputs are waiting where they are stored, to be submitted when there is room in memory."""
+
+    stored: int
+    arrived: int = 0
+    """How many have come since the last such event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +204,7 @@ class Ticked:
 
 DispatchEvent = (
     InputsSubmitted
+    | StoredChanged
     | InputsCancelled
     | ReplyReceived
     | ReportReleased

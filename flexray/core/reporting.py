@@ -54,7 +54,8 @@ class Standing:
 class Reporting:
     """Remembers what was last told to the controller and decides when to tell it again."""
 
-    def __init__(self, dispatcher_id: str) -> None:
+    def __init__(self, dispatcher_id: str, *, spawned: bool = False) -> None:
+        self._spawned = spawned
         self.held_changed = False
         """A lease was taken or is no longer held, and no report says so yet."""
         self._dispatcher_id = dispatcher_id
@@ -168,6 +169,7 @@ class Reporting:
             arrived=tally.arrived,
             returned=tuple(self._returned),
             service=ServiceSummary(self._service_count, self._service_total_s, tuple(self._service_sample)),
+            spawned=self._spawned,
         )
         self._told = Tally(tally.arrived, tally.asked, tally.decided, tally.admitted, tally.seen)
         self._told_standing = standing

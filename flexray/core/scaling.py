@@ -117,7 +117,7 @@ class Scaling:
 
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
-        if callers.demand or callers.assigned or callers.waiting:
+        if callers.demand or callers.assigned or callers.backlog:
             self._active_at = now
         if not callers.demand:
             self._demand_since = None

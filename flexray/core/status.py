@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 OK, FAILED, UNSTARTED, CANCELLED, LOST = range(5)
 """Status of one input in an answer; one byte each, so that the answer to a batch is a `bytes`.
@@ -42,3 +42,31 @@ class PoolView:
     """Waiting and running inputs, idle leased slots included."""
     total_limit: int = 0
     max_containers: int | None = None
+
+
+class SpawnedCall(NamedTuple):
+    """A call whose inputs are kept by the call queue."""
+
+    call_id: str
+    function: str
+    is_whole: bool
+    """Its one request brings all of its inputs; False: more may follow."""
+    parent: int | None
+    """Number of the spawned input that spawned it; None: something else did."""
+
+
+class CallInfo(NamedTuple):
+    """What may be asked of a call."""
+
+    call_id: str
+    function: str
+    pool_id: str
+    at_most_once: bool
+    created_at: float
+    size: int | None
+    """None: inputs are still being added."""
+    added: int
+    done: int
+    over_at: float | None
+    parent: tuple[str, int] | None
+    """(call, position) of the input that spawned it."""

@@ -19,12 +19,15 @@ from flexray.core.events import ContainerRetired, Report, Ticked
 from flexray.core.ledger import State
 from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
 from flexray.errors import NotFoundError
+from flexray.runtime.database import state_file
+from flexray.runtime.head import head_actor
 from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
 from flexray.runtime.poolhost import PoolHost
-from flexray.runtime.store import Store, state_file
+from flexray.runtime.store import Store
 from flexray.runtime.wire import (
     ACTOR_PREFIX,
+    CONTROLLER_NAME,
     EXIT_GRACE_S,
     FORGOTTEN,
     GONE,
@@ -191,7 +194,7 @@ class Controller:
         ready = ledger.count(State.READY)
         decision = pool.scaling.decisions[-1] if pool.scaling.decisions else None
         return {
-            "backlog": callers.waiting,
+            "backlog": callers.backlog,
             "num_total_runners": ready + ledger.count(State.LAUNCHED) + ledger.count(State.LOADING),
             "num_running_inputs": callers.assigned,
             "input_headroom": max(0, ready * ledger.slots - callers.assigned),
@@ -308,6 +311,15 @@ class Controller:
 ControllerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
     num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS_MAX
 )(Controller)
+
+
+def find_controller() -> Any:
+    """The controller's handle; it is started if there is none.
+
+    Raises:
+        ExecutionError: It cannot start.
+    """
+    return head_actor(CONTROLLER_NAME, ControllerActor)
 
 
 def _containers_in_ray() -> dict[str, Any]:

@@ -55,6 +55,10 @@ class Dispatcher:
                 client = self._clients.setdefault(pool_id, PoolClient(pool_id, config, self))
         return client
 
+    def add(self, client: PoolClient) -> None:
+        """Take in a client that was made elsewhere."""
+        self._clients[client.pool_id] = client
+
     def forget(self, client: PoolClient) -> None:
         """The pool is gone; one of the same name would be another."""
         self._clients.pop(client.pool_id, None)
@@ -72,6 +76,10 @@ class Dispatcher:
         """Give what the ref comes to, value or exception, to `take` on the dispatcher's thread."""
         queue = self._queue
         ref.future().add_done_callback(lambda future: queue.put((take, future)))
+
+    def call_soon(self, act: Callable[[], None]) -> None:
+        """Call it on the dispatcher's thread."""
+        self._queue.put((lambda _: act(), None))
 
     def wake(self, client: PoolClient) -> None:
         """The client may have clocks running."""
@@ -100,8 +108,8 @@ class Dispatcher:
             try:
                 if item is not None:
                     take, future = item
-                    error = future.exception()
-                    take(future.result() if error is None else error)
+                    error = None if future is None else future.exception()
+                    take(error if future is None or error is not None else future.result())
                 now = time.monotonic()
                 if now - ticked_at >= TICK_S:
                     ticked_at = now

@@ -90,7 +90,9 @@ class _UnderWay:
 class PoolClient:
     """See the module. Any thread may call it."""
 
-    def __init__(self, pool_id: str, config: FunctionConfig, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, pool_id: str, config: FunctionConfig, dispatcher: Dispatcher, *, spawned: bool = False
+    ) -> None:
         self.pool_id = pool_id
         self._name = config.name
         self._dispatcher = dispatcher
@@ -100,6 +102,7 @@ class PoolClient:
             retries=config.retries,
             at_most_once=config.at_most_once,
             single_use=config.single_use_containers,
+            spawned=spawned,
         )
         self._ids = itertools.count(1)
         self._inputs: dict[int, tuple[Prepared, Sink]] = {}
@@ -133,7 +136,7 @@ class PoolClient:
             args = tuple([_stand_in(value, index) for value in args])
             kwargs = {name: _stand_in(value, index) for name, value in kwargs.items()}
             packed = pack_call(args, kwargs, method)
-        return _stored(packed, refs)
+        return stored_call(packed, refs)
 
     def call(self, prepared: Prepared) -> tuple[int, Any]:
         """Run one input; blocks for its (status, payload)."""
@@ -342,10 +345,15 @@ class PoolClient:
             effect.input_ids,
             attempts,
             calls,
+            self._call_ids(effect.input_ids),
         )
         ref = handle.run.remote(encode_batch(message), *objects)
         self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
         return ref
+
+    def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
+        """Of the calls that have spawned these inputs, by number; see `BatchMessage`."""
+        return {}
 
     def _send_and_wait(self, effect: SendBatch) -> None:
         if self._is_gone():
@@ -452,16 +460,20 @@ class PoolClient:
             self._dispatcher.follow(opened, lambda _: self._take(ReportFailed(report.number)))
         elif result in (GONE, FORGOTTEN):
             self._take(ReportReleased(report.number))
-            self.close(
-                ExecutionError(
-                    f"{self._name} has no containers any more: its app has ended",
-                    "call it inside `with app.run():`, or start the program with `flexray run`",
-                )
-            )
-            self._dispatcher.forget(self)
+            self._end_with_app()
         else:
             data, handles = result if isinstance(result, tuple) else (result, {})
             self._take(ReplyReceived(decode(data), report.number), handles)
+
+    def _end_with_app(self) -> None:
+        """The pool is gone, and nothing here can run any more."""
+        self.close(
+            ExecutionError(
+                f"{self._name} has no containers any more: its app has ended",
+                "call it inside `with app.run():`, or start the program with `flexray run`",
+            )
+        )
+        self._dispatcher.forget(self)
 
     # ObjectRef arguments: an input whose arguments are not ready is neither sent nor demand (rule 15).
 
@@ -491,7 +503,7 @@ class PoolClient:
             output.relay(self._name, text, stream)
 
 
-def _stored(packed: Packed, refs: list[Any]) -> StoredCall:
+def stored_call(packed: Packed, refs: Sequence[Any] = ()) -> StoredCall:
     """Large arguments into the object store, references beside the message: those to resolve last."""
     passed_on: list[Any] = []
     if isinstance(packed, Parts):

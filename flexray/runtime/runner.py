@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from flexray.config import FunctionConfig
-from flexray.context import RunningInput, current_input
+from flexray.context import POSITIONS, RunningInput, current_input
 from flexray.core.occupancy import BatchKey, Work
 from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED
 from flexray.errors import ExecutionError, FunctionTimeoutError
@@ -504,7 +504,8 @@ def _resolve(value: Any, objects: tuple[Any, ...]) -> Any:
 
 def _running(message: BatchMessage, position: int) -> RunningInput:
     input_id = message.input_ids[position]
-    return message.dispatcher_id, input_id, message.attempts.get(input_id, 1)
+    call_id = message.call_ids.get(input_id // POSITIONS) if message.call_ids else None
+    return message.dispatcher_id, input_id, message.attempts.get(input_id, 1), call_id
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:

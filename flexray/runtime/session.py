@@ -6,29 +6,31 @@ changed but for one detached actor on the head node.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
+from flexray.core.status import SpawnedCall
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
-from flexray.runtime.controller import ControllerActor
+from flexray.runtime.callqueue import CallQueueActor
+from flexray.runtime.controller import find_controller
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.farewell import before_shutdown
+from flexray.runtime.head import core_worker, head_actor
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
-from flexray.runtime.wire import CONTROLLER_NAME, NAMESPACE, AppSpec, PoolSpec, decode, encode
+from flexray.runtime.wire import CALL_QUEUE_NAME, NAMESPACE, Added, AppSpec, PoolSpec, decode, encode
 from flexray.serialization import register_reference_type
 
-CREATE_TIMEOUT_S = 60.0
 RESTART_TIMEOUT_S = 30.0
 RETRY_PAUSE_S = 0.1
 
@@ -41,8 +43,9 @@ class Session:
         self.process = process_id()
         self.owns_ray = owns_ray
         """Whether this session started a Ray of its own, which then nobody else uses."""
-        self._core_worker = _core_worker()
-        self.dispatcher = Dispatcher(self.process, _find_controller, lambda: self.is_current)
+        self._core_worker = core_worker()
+        self.dispatcher = Dispatcher(self.process, find_controller, lambda: self.is_current)
+        self._queue: Any = None
         before_shutdown(self._close)
         self.environment = shipping.caller_environment()
         self.import_paths = tuple(shipping.import_paths())
@@ -54,18 +57,24 @@ class Session:
     @property
     def is_current(self) -> bool:
         """Whether Ray is still the one that this session connected to."""
-        return self._core_worker is not None and _core_worker() is self._core_worker
+        return self._core_worker is not None and core_worker() is self._core_worker
 
     def client(self, pool_id: str, config: FunctionConfig) -> PoolClient:
         """The client of a pool; nothing is sent."""
         return self.dispatcher.client(pool_id, config)
 
     def open_app(
-        self, app_id: str, name: str, functions: Sequence[FunctionSource], environment: Mapping[str, Any]
+        self,
+        app_id: str,
+        name: str,
+        functions: Sequence[FunctionSource],
+        environment: Mapping[str, Any],
+        *,
+        detach: bool = False,
     ) -> None:
-        """Start an ephemeral app, which ends with this process at the latest."""
+        """Start an ephemeral app, which ends with this process at the latest, unless it is detached."""
         pools = [self._pool_spec(app_id, function, environment) for function in functions]
-        app = AppSpec(app_id, name, self.process, tuple(pools))
+        app = AppSpec(app_id, name, None if detach else self.process, tuple(pools))
         self._ask("open_app", encode(app))
 
     def close_app(self, app_id: str) -> None:
@@ -108,26 +117,99 @@ class Session:
         stats: dict[str, Any] = self._ask("stats", pool_id)
         return stats
 
-    def _ask(self, method: str, *args: Any) -> Any:
-        """The controller's answer, its exceptions as they were raised there; its restarts are waited out.
+    # Spawned calls.
 
-        Where it died meanwhile it may be asked twice, which changes nothing.
+    def add_inputs(
+        self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
+    ) -> tuple[int, int, int]:
+        """Keep inputs of a call; see `Backend`."""
+        request = (pool_id, call, first, arguments)
+        added: Added = self.ask_queue("add", *request)
+        while not added.is_known:
+            self.ask_queue("open_pool", pool_id, self._record(pool_id, config))
+            added = self.ask_queue("add", *request)
+        return added[:3]
+
+    async def add_inputs_async(
+        self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
+    ) -> tuple[int, int, int]:
+        """The same for a coroutine."""
+        request = (pool_id, call, first, arguments)
+        added: Added = await self.ask_queue_async("add", *request)
+        while not added.is_known:
+            await self.ask_queue_async("open_pool", pool_id, self._record(pool_id, config))
+            added = await self.ask_queue_async("add", *request)
+        return added[:3]
+
+    def _record(self, pool_id: str, config: FunctionConfig) -> bytes:
+        return encode((config, self.client(pool_id, config).spec_data))
+
+    def ask_queue(self, method: str, *args: Any) -> Any:
+        """The call queue's answer; see `Backend`."""
+        return self._ask_actor(self._call_queue, self._queue_died, method, args)
+
+    async def ask_queue_async(self, method: str, *args: Any) -> Any:
+        """The same for a coroutine."""
+        deadline = time.monotonic() + RESTART_TIMEOUT_S
+        while True:
+            queue = self._queue or await asyncio.to_thread(self._call_queue)
+            try:
+                return await getattr(queue, method).remote(*args)
+            except ray.exceptions.RayError as error:
+                self._check_answer(error, "the call queue", deadline)
+                if isinstance(error, ray.exceptions.ActorDiedError):
+                    self._queue_died(queue)
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _call_queue(self) -> Any:
+        if self._queue is None:
+            self._queue = head_actor(CALL_QUEUE_NAME, CallQueueActor)
+        return self._queue
+
+    def _queue_died(self, queue: Any) -> None:
+        """Somebody has ended it: the next look starts another, with what is stored."""
+        if self._queue is queue:
+            self._queue = None
+
+    # Asking.
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        dispatcher = self.dispatcher
+        return self._ask_actor(lambda: dispatcher.controller, dispatcher.replace_controller, method, args)
+
+    def _ask_actor(
+        self, find: Callable[[], Any], died: Callable[[Any], None], method: str, args: Sequence[Any]
+    ) -> Any:
+        """The answer of an actor on the head node, its exceptions as they were raised there.
+
+        Its restarts are waited out. Where it died meanwhile it may be asked twice, which changes nothing.
         """
         deadline = time.monotonic() + RESTART_TIMEOUT_S
         while True:
-            if not self.is_current:
-                raise ExecutionError("Ray was shut down meanwhile", "call ray.init() and start the app again")
-            controller = self.dispatcher.controller
+            actor = find()
             try:
-                return ray.get(getattr(controller, method).remote(*args))
-            except ray.exceptions.RayTaskError as error:
-                raise (error.cause if isinstance(error.cause, Error) else error) from None
-            except ray.exceptions.ActorUnavailableError as error:
-                if time.monotonic() > deadline:
-                    raise _controller_away(error) from error
-                time.sleep(RETRY_PAUSE_S)
-            except ray.exceptions.ActorDiedError:
-                self.dispatcher.replace_controller(controller)
+                return ray.get(getattr(actor, method).remote(*args))
+            except ray.exceptions.RayError as error:
+                what = "the controller" if actor is self.dispatcher.controller else "the call queue"
+                self._check_answer(error, what, deadline)
+                if isinstance(error, ray.exceptions.ActorDiedError):
+                    died(actor)
+                else:
+                    time.sleep(RETRY_PAUSE_S)
+
+    def _check_answer(self, error: Exception, what: str, deadline: float) -> None:
+        """Raise what the actor raised, or that it does not come back; returns where to ask again."""
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise (error.cause if isinstance(error.cause, Error | TimeoutError) else error) from None
+        if not isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.ActorDiedError):
+            raise error
+        if not self.is_current:
+            raise ExecutionError("Ray was shut down meanwhile", "call ray.init() and start the app again")
+        if time.monotonic() > deadline:
+            raise ExecutionError(
+                f"{what} did not come back within {RESTART_TIMEOUT_S:g} s: {cause_of(error)}",
+                "see that the head node is up; the logs of Ray's actors flexray:... may say more",
+            ) from error
 
     def _pool_spec(self, app_id: str, function: FunctionSource, environment: Mapping[str, Any]) -> PoolSpec:
         own = function.config.runtime_env
@@ -144,13 +226,6 @@ class Session:
             is_template=function.is_template,
             has_exit=function.has_exit,
         )
-
-
-def _controller_away(error: Exception) -> ExecutionError:
-    return ExecutionError(
-        f"the controller did not come back within {RESTART_TIMEOUT_S:g} s: {cause_of(error)}",
-        "see that the head node is up; the log of the actor flexray:controller may say more",
-    )
 
 
 _lock = threading.Lock()
@@ -201,57 +276,3 @@ def _is_own_cluster() -> bool:
 
     node = getattr(worker, "_global_node", None)
     return node is not None and bool(node.head)
-
-
-def _core_worker() -> Any:
-    from ray._private.worker import global_worker  # noqa: PLC0415  # Changes with every ray.init.
-
-    # While Ray shuts down it still has its core worker, and any call would start another Ray.
-    return getattr(global_worker, "core_worker", None) if global_worker.connected else None
-
-
-def _find_controller() -> Any:
-    """The controller's handle; created if there is none. Two processes at once get the same one."""
-    try:
-        return ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
-    except ValueError:
-        pass
-    cluster_id = _cluster_id()
-    controller = ControllerActor.options(
-        name=CONTROLLER_NAME,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        resources={"node:__internal_head__": 0.001},
-        runtime_env={},
-        enable_task_events=False,
-    ).remote(cluster_id)
-    try:
-        ray.get(controller.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
-    except ray.exceptions.GetTimeoutError as error:
-        raise ExecutionError(
-            f"the controller did not start on the head node within {CREATE_TIMEOUT_S:g} s",
-            "see that the head node is up and that flexray is installed there",
-        ) from error
-    except ray.exceptions.RayActorError as error:
-        raise _not_started(error) from None
-    return controller
-
-
-def _not_started(error: Exception) -> ExecutionError:
-    """Ray tells its traceback as text, with our own error at the end where it was one."""
-    _, own, told = str(error).rpartition(f"{ExecutionError.__module__}.{ExecutionError.__qualname__}: ")
-    sentence, _, hint = told.partition("\n\nhint: ")
-    return ExecutionError(
-        f"the controller does not start on the head node: {sentence if own else cause_of(error)}",
-        hint.strip() if own else "the head node needs the same version of flexray as this process",
-    )
-
-
-def _cluster_id() -> str:
-    """Ray's own id of the cluster."""
-    from ray._private.worker import global_worker  # noqa: PLC0415  # Ray has no public word for it.
-
-    client: Any = getattr(global_worker, "gcs_client", None)
-    cluster_id = getattr(client, "cluster_id", None)
-    return cluster_id.hex() if cluster_id is not None else uuid.uuid4().hex

@@ -18,6 +18,7 @@ NAMESPACE = "flexray"
 EXIT_GRACE_S = 30.0
 """What exit hooks have."""
 CONTROLLER_NAME = "flexray:controller"
+CALL_QUEUE_NAME = "flexray:call-queue"
 ACTOR_PREFIX = "flexray:"
 GONE = "gone"
 """Answer to a report of a pool that there is no more."""
@@ -57,6 +58,8 @@ class BatchMessage(NamedTuple):
     """Input id to attempt, where it is not the first."""
     calls: list[Any]
     """By position: packed arguments, or (packed or None, first object, objects, how many Ray resolves)."""
+    call_ids: dict[int, str] = {}  # noqa: RUF012  # A named tuple's fields are not shared.
+    """Number to id of the calls whose inputs these are, where they were spawned (see `callstore`)."""
 
 
 class AnswerMessage(NamedTuple):
@@ -85,6 +88,17 @@ class AccountMessage(NamedTuple):
     positions: tuple[int, ...]
     statuses: bytes
     payloads: list[Any]
+
+
+class Added(NamedTuple):
+    """The call queue's answer to inputs of a call."""
+
+    accepted: int
+    """Inputs of the request that are on the disk."""
+    waiting: int
+    limit: int
+    is_known: bool = True
+    """False: the queue does not know the pool yet."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,12 @@
 """How values, calls, functions and exceptions become bytes, and come back."""
 
-from flexray.serialization.calls import pack_call, pack_result, unpack_call, unpack_result
+from flexray.serialization.calls import (
+    pack_call,
+    pack_lasting_call,
+    pack_result,
+    unpack_call,
+    unpack_result,
+)
 from flexray.serialization.exceptions import pack_exception, unpack_exception
 from flexray.serialization.functions import pack_function, unpack_function
 from flexray.serialization.values import (
@@ -21,6 +27,7 @@ __all__ = [
     "pack_call",
     "pack_exception",
     "pack_function",
+    "pack_lasting_call",
     "pack_result",
     "packed_size",
     "register_reference_type",

@@ -13,7 +13,7 @@ from typing import Any
 
 from flexray.errors import SerializationError
 from flexray.serialization.failures import first_line, packing_failure, type_name, unpacking_error
-from flexray.serialization.values import PLAIN, PROTOCOL, Packed, pack, unpack
+from flexray.serialization.values import PLAIN, PROTOCOL, Packed, Parts, pack, unpack
 
 
 def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str = "") -> Packed:
@@ -28,6 +28,34 @@ def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str = ""
         return pack((args, kwargs, method), users_files_by_value=True)
     except Exception as error:
         raise _argument_error(args, kwargs, error) from error
+
+
+def pack_lasting_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str = "") -> bytes:
+    """The same as bytes that hold everything, for an input that may outlive this process.
+
+    Raises:
+        SerializationError: An argument cannot be packed, or holds a reference, which ends with its owner.
+    """
+    packed = pack_call(args, kwargs, method)
+    if isinstance(packed, bytes):
+        return packed
+    if packed.references:
+        raise SerializationError(
+            "an argument holds an ObjectRef inside, which ends with its owner, and a spawned input does not",
+            "pass the ObjectRef itself as an argument, or the value",
+        )
+    return pickle.dumps(_LastingCall(packed), PROTOCOL)
+
+
+class _LastingCall:
+    """Unpickles as the call itself."""
+
+    def __init__(self, packed: Parts) -> None:
+        self._packed = packed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffers = [bytes(buffer) for buffer in self._packed.buffers]
+        return unpack, (Parts(self._packed.data, buffers, []),)
 
 
 def unpack_call(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flexray.errors import ExecutionError
-from flexray.runtime import store
+from flexray.runtime import database, store
 from flexray.runtime.store import Store
 
 DAY_S = 86_400
@@ -146,9 +146,9 @@ def test_a_disk_that_takes_no_more_is_named_and_loses_nothing(path: Path, full: 
 
 def test_the_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEXRAY_STATE_DIR", "/data/flexray")
-    assert store.state_file("c1", "controller") == Path("/data/flexray/c1.controller.sqlite")
+    assert database.state_file("c1", "controller") == Path("/data/flexray/c1.controller.sqlite")
     monkeypatch.delenv("FLEXRAY_STATE_DIR")
-    assert store.state_directory() == Path.home() / ".flexray"
+    assert database.state_directory() == Path.home() / ".flexray"
 
 
 def test_files_unused_for_a_month_are_swept_and_others_stay(tmp_path: Path) -> None:
@@ -162,17 +162,17 @@ def test_files_unused_for_a_month_are_swept_and_others_stay(tmp_path: Path) -> N
             make_old(path, days=31)
         make_old(tmp_path / "b.sqlite-wal", days=31)
         make_old(recent, days=29)
-        assert store.sweep(tmp_path) == [old]
+        assert database.sweep(tmp_path) == [old]
         assert owner.next_epoch() == 2
     assert sorted(tmp_path.iterdir()) == [held, recent, foreign]
-    assert store.sweep(tmp_path / "missing") == []
+    assert database.sweep(tmp_path / "missing") == []
 
 
 def test_opening_a_file_is_using_it(path: Path) -> None:
     Store(path).close()
     make_old(path, days=31)
     Store(path).close()
-    assert store.sweep(path.parent) == []
+    assert database.sweep(path.parent) == []
 
 
 def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path) -> None:

@@ -1,0 +1,437 @@
+"""The call queue: one detached actor on the head node, which keeps spawned calls and has them run.
+
+One rule: what it has acknowledged is in the store, and it runs inputs as any caller does, through a
+dispatcher (`spawned`). Requests come in on its event loop; the store is written by one thread; pools live on
+the dispatcher's thread.
+
+```
+spawn   -> [loop] -> [writer] inputs on the disk -> acknowledged
+                         -> [dispatcher] SpawnedPool -> containers -> [writer] outcomes on the disk -> told
+outcome -> [loop] waits until told -> [writer] read
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+
+from flexray.context import POSITIONS
+from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
+from flexray.errors import ExecutionError, InputCancelledError, NotFoundError, OutputExpiredError
+from flexray.runtime.callstore import Call, CallStore, SentBatch
+from flexray.runtime.controller import find_controller
+from flexray.runtime.database import state_file
+from flexray.runtime.deaths import cause_of
+from flexray.runtime.dispatcher import Dispatcher
+from flexray.runtime.groupcommit import GroupCommit
+from flexray.runtime.head import core_worker
+from flexray.runtime.liveness import process_id
+from flexray.runtime.poolclient import stored_call
+from flexray.runtime.spawned import SpawnedPool
+from flexray.runtime.wire import (
+    ACTOR_PREFIX,
+    NAMESPACE,
+    Added,
+    BatchMessage,
+    StoredCall,
+    decode,
+    decode_answer,
+    encode_batch,
+)
+from flexray.serialization import LARGE_BYTES
+
+logger = logging.getLogger("flexray")
+
+R = TypeVar("R")
+
+REQUESTS_MAX = 1_000_000
+"""Requests under way: each getter parks one."""
+RESEND_S = 0.2
+SWEEP_EVERY_S = 600.0
+KEPT_DAYS = 7.0
+"""How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
+ABANDONED_S = 3600.0
+"""A call to which nothing was added for so long gets no more inputs: whoever spawned it is gone."""
+
+
+class CallQueue:
+    """See the module. `CallQueueActor` is this class as Ray runs it."""
+
+    def __init__(self, cluster_id: str) -> None:
+        self._kept_s = _kept_days() * 86400.0
+        self._store = CallStore(state_file(cluster_id, "calls"))
+        self._writer = GroupCommit(self._store)
+        self._pools: dict[int, SpawnedPool] = {}
+        self._pool_of: dict[str, SpawnedPool] = {}
+        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+        """Who waits for news of a call, by its number."""
+        self._added_at: dict[int, float] = {}
+        """Calls that get more inputs, with when they last did."""
+        self._loop = asyncio.get_event_loop()
+        self._dispatcher: Dispatcher | None = None
+        self._started = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._run(self._start())
+
+    async def _start(self) -> None:
+        """Go on with what is stored."""
+        batches = await self._write(self._store.batches)
+        is_current = _connection()
+        self._dispatcher = await self._loop.run_in_executor(
+            None, lambda: Dispatcher(process_id(), find_controller, is_current)
+        )
+        for number, (pool_id, record) in (await self._write(self._store.pools)).items():
+            self._add_pool(number, pool_id, record)
+        calls = await self._write(self._store.open_calls)
+        for number, pool in self._pools.items():
+            mine = [call for call in calls if call.pool == number]
+            sent = [batch for batch in batches if batch.pool == number]
+            if mine or sent:
+                self._restore(pool, mine, sent)
+        self._started.set()
+        self._run(self._sweep())
+
+    def _restore(self, pool: SpawnedPool, calls: Sequence[Call], sent: Sequence[SentBatch]) -> None:
+        def restore() -> None:
+            still_open = self._writer.run(
+                lambda: self._store.open_among(number for batch in sent for number in batch.inputs)
+            )
+            pool.restore(calls, sent, still_open)
+            for batch in sent:
+                self._loop.call_soon_threadsafe(self._run, self._recover(pool, batch, still_open))
+
+        self._soon(restore)
+
+    async def _recover(self, pool: SpawnedPool, batch: SentBatch, still_open: set[int]) -> None:
+        """Send a batch of an earlier process again, under its old name: its container knows it, or not."""
+        wanted = [number for number in batch.inputs if number in still_open]
+        answer = None
+        cause = "its container died while the call queue restarted"
+        try:
+            handle = await self._loop.run_in_executor(None, _container, batch.container) if wanted else None
+            if handle is not None:
+                arguments = await self._write(lambda: self._store.arguments(wanted))
+                call_ids = await self._write(lambda: self._call_ids(wanted))
+                answer = await _send_again(handle, batch, arguments, call_ids)
+        except RayError as error:
+            cause = cause_of(error)
+        self._soon(lambda: pool.recovered(batch, answer, cause))
+
+    def _call_ids(self, numbers: Iterable[int]) -> dict[int, str]:
+        calls = [self._store.call_at(number) for number in {n // POSITIONS for n in numbers}]
+        return {call.number: call.id for call in calls if call is not None}
+
+    # Spawning.
+
+    async def open_pool(self, pool_id: str, record: bytes) -> None:
+        """Make a pool known: its options, and what opens it again where the controller forgets it."""
+        await self._started.wait()
+        number = await self._write(lambda: self._store.add_pool(pool_id, record))
+        if number not in self._pools:
+            self._add_pool(number, pool_id, record)
+
+    def _add_pool(self, number: int, pool_id: str, record: bytes) -> None:
+        config, spec_data = decode(record)
+        assert self._dispatcher is not None
+        pool = SpawnedPool(
+            number, pool_id, config, self._dispatcher, self._store, self._writer, self._tell_soon
+        )
+        pool.spec_data = spec_data
+        self._pools[number] = self._pool_of[pool_id] = pool
+        self._dispatcher.add(pool)
+
+    async def add(
+        self,
+        pool_id: str,
+        spawned: SpawnedCall,
+        first: int,
+        arguments: Sequence[bytes],
+    ) -> Added:
+        """Keep inputs of a call, from that position on; asked again, it keeps nothing twice.
+
+        A whole call is kept or refused as one; of a part, as much is accepted as there is room for.
+        """
+        await self._started.wait()
+        pool = self._pool_of.get(pool_id)
+        if pool is None:
+            return Added(0, 0, 0, is_known=False)
+        if pool.is_gone:
+            raise InputCancelledError(f"{pool.config.name} cannot be spawned: its app has ended")
+        limit, call_id = pool.config.limits.spawn_pending, spawned.call_id
+        now = time.time()
+
+        def write() -> tuple[Call | None, int, int]:
+            call = self._store.call(call_id)
+            known = 0 if call is None else max(0, call.added - first)
+            room = max(0, limit - pool.waiting)
+            accepted = min(len(arguments), known + room)
+            if accepted < len(arguments) and spawned.is_whole:
+                return None, 0, 0
+            if call is None:
+                call = self._store.add_call(spawned, pool.number, now)
+            if call.size is not None and first + accepted > call.added:
+                raise InputCancelledError(f"call {call_id} was cancelled while inputs were added to it")
+            new = self._store.add_inputs(call, first, arguments[:accepted])
+            pool.expect(new)
+            if spawned.is_whole:
+                self._store.close_call(call, now)
+            return call, accepted, new
+
+        call, accepted, new = await self._write(write)
+        if call is not None and new:
+            start = first + accepted - new
+            mine = arguments[accepted - new : accepted]
+            self._soon(lambda: pool.added(call, start, mine))
+        if call is not None and not spawned.is_whole:
+            self._added_at[call.number] = time.monotonic()
+        return Added(accepted, pool.waiting, limit)
+
+    async def close(self, call_id: str) -> None:
+        """No input follows."""
+        call = await self._known(call_id)
+        self._added_at.pop(call.number, None)
+        await self._write(lambda: self._store.close_call(call, time.time()))
+        self._tell([call.number])
+
+    # Asking.
+
+    async def info(self, call_id: str) -> CallInfo:
+        """What is known of the call."""
+        return await self._info(await self._known(call_id))
+
+    async def outcomes(
+        self, call_id: str, first: int, limit: int, wait_s: float
+    ) -> tuple[CallInfo, list[tuple[int, Any]]]:
+        """The outcomes of inputs from that position on, as far as they are there without a gap.
+
+        Waits so long for the first of them, and no longer once it is known that there is none.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            call = await self._known(call_id)
+            if call.expired:
+                raise OutputExpiredError(call_id, self._kept_s / 86400)
+            told = self._news_of(call.number)
+            found = await self._write(lambda call=call: self._store.outcomes(call, first, limit))  # type: ignore[misc]
+            ready = []
+            for status, payload in found:
+                if status is None:
+                    break
+                ready.append((status, payload))
+            left_s = deadline - time.monotonic()
+            is_none = call.size is not None and first >= call.size
+            if ready or is_none or left_s <= 0:
+                self._forget_news(call.number, told)
+                return await self._info(call), ready
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(told, left_s)
+            self._forget_news(call.number, told)
+
+    async def cancel(self, call_id: str, terminate: bool) -> None:
+        """End every input of the call that has no outcome yet."""
+        call = await self._known(call_id)
+        pool = self._pools[call.pool]
+
+        def write() -> None:
+            self._store.settle_rest(call, CANCELLED, None, time.time())
+            self._store.close_call(call, time.time())
+
+        await self._write(write)
+        self._soon(lambda: pool.cancel_call(call, terminate=terminate))
+        self._tell([call.number])
+
+    async def graph(self, call_id: str) -> list[tuple[CallInfo, list[str]]]:
+        """The call and every call that its inputs have spawned, each with what its inputs are at."""
+        calls = [await self._known(call_id)]
+        found = []
+        while calls:
+            call = calls.pop(0)
+            statuses, children = await self._write(
+                lambda call=call: (self._store.statuses(call, GRAPH_INPUTS_MAX), self._store.children(call))  # type: ignore[misc]
+            )
+            sent = set(self._pools[call.pool].sent)
+            words = [
+                _word(status, is_sent=call.first + position in sent)
+                for position, status in enumerate(statuses)
+            ]
+            found.append((await self._info(call), words))
+            calls += children
+        return found
+
+    async def newest(self, limit: int) -> list[CallInfo]:
+        """The newest calls."""
+        await self._started.wait()
+        return [await self._info(call) for call in await self._write(lambda: self._store.newest_calls(limit))]
+
+    async def _known(self, call_id: str) -> Call:
+        await self._started.wait()
+        call = await self._write(lambda: self._store.call(call_id))
+        if call is None:
+            raise NotFoundError(
+                f"there is no call {call_id!r:.80} on this cluster",
+                "take the object_id of what spawn returned; `flexray call list` shows the newest",
+            )
+        return call
+
+    async def _info(self, call: Call) -> CallInfo:
+        pool = self._pools[call.pool]
+        parent = None
+        if call.parent is not None:
+            number = call.parent
+            above = await self._write(lambda: self._store.call_at(number // POSITIONS))
+            parent = None if above is None else (above.id, number % POSITIONS)
+        return CallInfo(
+            call.id,
+            call.function,
+            pool.pool_id,
+            pool.config.at_most_once,
+            call.created_at,
+            call.size,
+            call.added,
+            call.done,
+            call.over_at,
+            parent,
+        )
+
+    # News.
+
+    def _news_of(self, number: int) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.setdefault(number, []).append(future)
+        return future
+
+    def _forget_news(self, number: int, future: asyncio.Future[None]) -> None:
+        waiters = self._waiters.get(number, [])
+        if future in waiters:
+            waiters.remove(future)
+        if not waiters:
+            self._waiters.pop(number, None)
+
+    def _tell(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            for future in self._waiters.pop(number, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    def _tell_soon(self, numbers: Iterable[int]) -> None:
+        """From another thread."""
+        self._loop.call_soon_threadsafe(self._tell, list(numbers))
+
+    # Time.
+
+    async def _sweep(self) -> None:
+        while True:
+            now = time.monotonic()
+            for call in await self._write(self._store.open_calls):
+                added_at = self._added_at.setdefault(call.number, now)
+                if call.size is not None:
+                    self._added_at.pop(call.number)
+                elif now - added_at > ABANDONED_S:
+                    await self.close(call.id)
+            try:
+                await self._write(lambda: self._store.expire(time.time() - self._kept_s))
+            except ExecutionError:
+                logger.exception("results were not swept")
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    # Threads.
+
+    def _soon(self, act: Callable[[], None]) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.call_soon(act)
+
+    async def _write(self, operation: Callable[[], R]) -> R:
+        return await asyncio.wrap_future(self._writer.submit(operation))
+
+    def _run(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("in the call queue", exc_info=task.exception())
+
+
+WORDS = {OK: "done", FAILED: "failed", START_FAILED: "failed", CANCELLED: "cancelled", LOST: "lost"}
+"""What an input that is over is called."""
+GRAPH_INPUTS_MAX = 1000
+"""Inputs of one call that a call graph shows."""
+
+CallQueueActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
+    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=REQUESTS_MAX
+)(CallQueue)
+
+
+def _word(status: int | None, *, is_sent: bool) -> str:
+    if status is None:
+        return "running" if is_sent else "waiting"
+    return WORDS[status]
+
+
+def _container(container_id: str) -> Any:
+    """Its handle; None: it is dead."""
+    try:
+        return ray.get_actor(ACTOR_PREFIX + container_id, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+async def _send_again(
+    handle: Any, batch: SentBatch, arguments: dict[int, bytes], call_ids: dict[int, str]
+) -> Any:
+    """What its container answers; raises Ray's word of its death."""
+    calls: list[Any] = []
+    objects: list[Any] = []
+    for number in batch.inputs:
+        packed = arguments.get(number)
+        if packed is None or len(packed) <= LARGE_BYTES:
+            calls.append(packed)
+            continue
+        call: StoredCall = stored_call(packed)
+        calls.append((call.packed, len(objects), len(call.objects), call.resolved))
+        objects += call.objects
+    message = BatchMessage(
+        batch.dispatcher,
+        batch.number,
+        batch.lease,
+        True,
+        0,
+        batch.inputs,
+        batch.attempts,
+        calls,
+        call_ids,
+    )
+    while True:
+        try:
+            return decode_answer(await handle.run.remote(encode_batch(message), *objects))
+        except ActorUnavailableError:
+            await asyncio.sleep(RESEND_S)
+        except ActorDiedError:
+            raise
+
+
+def _connection() -> Callable[[], bool]:
+    """Whether Ray is still the one that this process is connected to."""
+    mine = core_worker()
+    return lambda: core_worker() is mine
+
+
+def _kept_days() -> float:
+    given = os.environ.get("FLEXRAY_RESULTS_KEPT_DAYS", "")
+    try:
+        return float(given) if given else KEPT_DAYS
+    except ValueError:
+        raise ExecutionError(
+            f"FLEXRAY_RESULTS_KEPT_DAYS is {given!r}, which is no number", "give days, as in 7 or 0.5"
+        ) from None

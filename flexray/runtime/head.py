@@ -1,0 +1,76 @@
+"""Finds or starts what is on the head node once for the whole cluster: the controller and the call queue.
+
+One rule: two processes at once get the same one; where it cannot start, the error says why in one sentence.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import ray
+
+from flexray.errors import ExecutionError
+from flexray.runtime.deaths import cause_of
+from flexray.runtime.wire import NAMESPACE
+
+CREATE_TIMEOUT_S = 60.0
+
+
+def head_actor(name: str, actor_class: Any) -> Any:
+    """The handle of the actor of that name, created if there is none.
+
+    Raises:
+        ExecutionError: It cannot start.
+    """
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        pass
+    actor = actor_class.options(
+        name=name,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        resources={"node:__internal_head__": 0.001},
+        runtime_env={},
+        enable_task_events=False,
+    ).remote(_cluster_id())
+    what = "the " + name.partition(":")[2].replace("-", " ")
+    try:
+        ray.get(actor.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
+    except ray.exceptions.GetTimeoutError as error:
+        raise ExecutionError(
+            f"{what} did not start on the head node within {CREATE_TIMEOUT_S:g} s",
+            "see that the head node is up and that flexray is installed there",
+        ) from error
+    except ray.exceptions.RayActorError as error:
+        raise _not_started(what, error) from None
+    return actor
+
+
+def core_worker() -> Any:
+    """Ray's connection of this process, another one after every ray.init; None: there is none."""
+    from ray._private.worker import global_worker  # noqa: PLC0415  # Changes with every ray.init.
+
+    # While Ray shuts down it still has its core worker, and any call would start another Ray.
+    return getattr(global_worker, "core_worker", None) if global_worker.connected else None
+
+
+def _not_started(what: str, error: Exception) -> ExecutionError:
+    """Ray tells its traceback as text, with our own error at the end where it was one."""
+    _, own, told = str(error).rpartition(f"{ExecutionError.__module__}.{ExecutionError.__qualname__}: ")
+    sentence, _, hint = told.partition("\n\nhint: ")
+    return ExecutionError(
+        f"{what} does not start on the head node: {sentence if own else cause_of(error)}",
+        hint.strip() if own else "the head node needs the same version of flexray as this process",
+    )
+
+
+def _cluster_id() -> str:
+    """Ray's own id of the cluster."""
+    from ray._private.worker import global_worker  # noqa: PLC0415  # Ray has no public word for it.
+
+    client: Any = getattr(global_worker, "gcs_client", None)
+    cluster_id = getattr(client, "cluster_id", None)
+    return cluster_id.hex() if cluster_id is not None else uuid.uuid4().hex

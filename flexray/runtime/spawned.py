@@ -1,0 +1,374 @@
+"""The spawned inputs of one pool, on their way from the store through the dispatcher and back.
+
+One rule: the store is written before anything is sent and before an outcome is told; so whoever restarts
+finds every batch that a container may have, and no outcome that was told is missing (protocol rule 7).
+
+Everything here happens on the dispatcher's thread. In memory is a window of the inputs that wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from flexray.config import FunctionConfig
+from flexray.context import POSITIONS
+from flexray.core.events import (
+    BatchReturned,
+    ContainerLost,
+    DispatchEvent,
+    InputsSubmitted,
+    SendBatch,
+    Settle,
+    StoredChanged,
+)
+from flexray.core.retry import retry_delay_s
+from flexray.core.status import CANCELLED, FAILED, LOST, START_FAILED, UNSTARTED
+from flexray.errors import ExecutionError, SerializationError
+from flexray.runtime.callstore import WINDOW_BYTES, Call, CallStore, SentBatch, Waiting
+from flexray.runtime.dispatcher import Dispatcher
+from flexray.runtime.groupcommit import GroupCommit
+from flexray.runtime.poolclient import PoolClient, Prepared, stored_call
+from flexray.runtime.wire import AnswerMessage
+from flexray.serialization import LARGE_BYTES, Parts, pack_exception
+
+logger = logging.getLogger("flexray")
+
+WINDOW = 4096
+"""Inputs of a pool in memory; more where more than a quarter of it runs at once."""
+TRY_AGAIN_S = 1.0
+"""Pause before what could not be written is written again: the disk is full, say."""
+
+Outcome = tuple[int, int, Any]
+"""(number of the input, status, payload)"""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far the inputs of a call have been read."""
+
+    call: Call
+    read_to: int
+    """Number of the last input that was brought into memory."""
+    stored: int
+    """Inputs after it."""
+    open: int
+    """Inputs without an outcome."""
+
+
+class SpawnedPool(PoolClient):
+    """One pool as the call queue uses it; a sink of its own inputs."""
+
+    def __init__(
+        self,
+        number: int,
+        pool_id: str,
+        config: FunctionConfig,
+        dispatcher: Dispatcher,
+        store: CallStore,
+        writer: GroupCommit,
+        told: Callable[[Iterable[int]], None],
+    ) -> None:
+        super().__init__(pool_id, config, dispatcher, spawned=True)
+        self.number = number
+        self.config = config
+        self._store = store
+        self._writer = writer
+        self._told = told
+        """Called with the numbers of calls that have news."""
+        self._calls: dict[int, _Progress] = {}
+        self._stored = 0
+        self._told_stored = 0
+        self._sizes: dict[int, int] = {}
+        """Bytes of the arguments in memory, by input."""
+        self._bytes = 0
+        self._unplaced_lock = threading.Lock()
+        self._unplaced = 0
+        """Inputs on the disk of which the dispatcher's thread has not heard yet."""
+        self._recovering: dict[int, tuple[str, int]] = {}
+        """Input to the newest batch that it was sent in before the restart; it waits for that answer."""
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that no slot is busy with; the limit on spawned ones counts them."""
+        return self._dispatch.waiting + self._unplaced
+
+    @property
+    def sent(self) -> list[int]:
+        """Inputs that containers have, running or not."""
+        return [*self._dispatch.sent, *self._recovering]
+
+    @property
+    def is_gone(self) -> bool:
+        """Its app has ended."""
+        return self._gone is not None
+
+    def expect(self, count: int) -> None:
+        """So many inputs are being written; on any thread. `added` follows, or the same with less than 0."""
+        with self._unplaced_lock:
+            self._unplaced += count
+
+    # Inputs come.
+
+    def restore(self, calls: Iterable[Call], batches: Iterable[SentBatch], still_open: set[int]) -> None:
+        """After a restart: what is open, and what containers may have of it."""
+        for batch in batches:
+            mine = [number for number in batch.inputs if number in still_open]
+            self._recovering.update(dict.fromkeys(mine, (batch.dispatcher, batch.number)))
+        for call in calls:
+            self._calls[call.number] = _Progress(call, call.first - 1, call.open, call.open)
+            self._stored += call.open
+        self._stored -= len(self._recovering)
+        for number in self._recovering:
+            self._calls[number // POSITIONS].stored -= 1
+        self._feed(0)
+
+    def added(self, call: Call, first: int, arguments: Sequence[bytes]) -> None:
+        """These inputs of the call are on the disk, from that position on."""
+        self.expect(-len(arguments))
+        if self.is_gone:
+            self._end_calls([call])
+            return
+        progress = self._calls.get(call.number)
+        if progress is None:
+            progress = self._calls[call.number] = _Progress(call, call.first - 1, 0, 0)
+        progress.open += len(arguments)
+        start = call.first + first
+        if not self._stored and len(self._inputs) + len(arguments) <= WINDOW:
+            progress.read_to = start + len(arguments) - 1
+            self._submit([Waiting(start + i, 1, value) for i, value in enumerate(arguments)])
+            self._take(StoredChanged(0, len(arguments)))
+        else:
+            progress.stored += len(arguments)
+            self._stored += len(arguments)
+            self._feed(len(arguments))
+
+    def _feed(self, arrived: int = 0) -> None:
+        """Bring inputs into memory, the oldest call's first, where less than half a window is there."""
+        window = max(WINDOW, 4 * self._dispatch.assigned)
+        while self._stored and len(self._inputs) < window / 2 and self._bytes < WINDOW_BYTES:
+            progress = next(p for p in self._calls.values() if p.stored)
+            room = window - len(self._inputs)
+            rows = self._read(progress, room)
+            progress.read_to = rows[-1].number if rows else progress.call.first + POSITIONS
+            mine = [row for row in rows if row.number not in self._recovering]
+            progress.stored = max(0, progress.stored - len(mine)) if rows else 0
+            self._stored = sum(p.stored for p in self._calls.values())
+            self._submit(mine)
+        if arrived or self._stored != self._told_stored:
+            self._told_stored = self._stored
+            self._take(StoredChanged(self._stored, arrived))
+
+    def _read(self, progress: _Progress, limit: int) -> list[Waiting]:
+        return self._writer.run(lambda: self._store.waiting(progress.call, progress.read_to, limit))
+
+    def _submit(self, inputs: Sequence[Waiting]) -> None:
+        if not inputs:
+            return
+        prepared: list[Prepared] = []
+        for each in inputs:
+            large = len(each.arguments) > LARGE_BYTES
+            prepared.append(stored_call(each.arguments) if large else each.arguments)
+            self._sizes[each.number] = len(each.arguments)
+            self._bytes += len(each.arguments)
+            if large:
+                self._dispatch.set_size(each.number, len(each.arguments))
+        numbers = [each.number for each in inputs]
+        self._inputs.update(zip(numbers, [(item, self) for item in prepared], strict=True))
+        attempts = tuple((each.number, each.attempt) for each in inputs if each.attempt > 1)
+        self._take(InputsSubmitted(numbers, attempts=attempts))
+
+    # The store first.
+
+    def _take(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> None:
+        effects = self._handle(event, handles)
+        outcomes: list[Outcome] = []
+        sent: list[SentBatch] = []
+        for effect in effects:
+            if type(effect) is Settle:
+                outcomes += map(_storable, effect.input_ids, effect.statuses, effect.payloads)
+            elif type(effect) is SendBatch and not effect.again:
+                sent.append(self._sent(effect))
+        over = event.batch_id if type(event) is BatchReturned else None
+        dead = event.container_id if type(event) is ContainerLost else None
+        if outcomes or sent or over is not None or dead is not None:
+            self._write(outcomes, sent, over, dead)
+        for effect in effects:
+            self._perform(effect)
+        if outcomes:
+            self._count(outcomes)
+            self._feed()
+
+    def _count(self, outcomes: Iterable[Outcome]) -> None:
+        """These inputs are over; calls of which nothing is open are not kept in mind."""
+        for number, _, _ in outcomes:
+            self._bytes -= self._sizes.pop(number, 0)
+            progress = self._calls.get(number // POSITIONS)
+            if progress is not None:
+                progress.open -= 1
+                if not progress.open:
+                    del self._calls[progress.call.number]
+
+    def _sent(self, effect: SendBatch) -> SentBatch:
+        _, attempts = self._outgoing[effect.batch_id]
+        lease = effect.lease
+        return SentBatch(
+            self._dispatcher.process,
+            effect.batch_id,
+            self.number,
+            lease.container_id,
+            lease.number,
+            effect.input_ids,
+            attempts,
+        )
+
+    def _write(
+        self, outcomes: list[Outcome], sent: list[SentBatch], over: int | None, dead: str | None
+    ) -> None:
+        store, now = self._store, time.time()
+
+        def write() -> None:
+            if outcomes:
+                store.settle(outcomes, now)
+            if over is not None:
+                store.delete_batch(self._dispatcher.process, over)
+            if dead is not None:
+                store.delete_batches_of(dead)
+            if sent:
+                store.add_batches(sent)
+            for _, status, payload in outcomes:
+                if status == START_FAILED:
+                    self._fail_stored(payload, now)
+                    break
+
+        self._until_written(write)
+
+    def _until_written(self, write: Callable[[], None]) -> None:
+        while True:
+            try:
+                return self._writer.run(write)
+            except ExecutionError as error:
+                logger.error("%s; trying again", error)  # noqa: TRY400  # It says what it is.
+                time.sleep(TRY_AGAIN_S)
+
+    def _fail_stored(self, failure: Any, now: float) -> None:
+        """No container can start: what has not been read fails with the start's error, too."""
+        for progress in self._calls.values():
+            if progress.stored:
+                rows = self._store.waiting(progress.call, progress.read_to, POSITIONS)
+                while rows:
+                    mine = [row.number for row in rows if row.number not in self._recovering]
+                    self._store.settle([(number, START_FAILED, failure) for number in mine], now)
+                    progress.read_to = rows[-1].number
+                    rows = self._store.waiting(progress.call, progress.read_to, POSITIONS)
+                progress.stored = 0
+        self._stored = 0
+
+    # Outcomes.
+
+    def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
+        """See `Sink`. They are written already."""
+        self._told({number // POSITIONS for number in input_ids})
+
+    def cancel_call(self, call: Call, *, terminate: bool) -> None:
+        """All of it that had no outcome is cancelled in the store: stop what runs, drop what waits."""
+        progress = self._calls.pop(call.number, None)
+        if progress is not None:
+            self._stored -= progress.stored
+            self._told_stored = self._stored
+        mine = [number for number in self._inputs if number // POSITIONS == call.number]
+        for number in [n for n in self._recovering if n // POSITIONS == call.number]:
+            del self._recovering[number]
+        handles = self._handles_of(set(mine)) if terminate else ()
+        self.cancel(mine)
+        self._take(StoredChanged(self._stored))
+        for handle in handles:
+            ray.kill(handle)
+
+    def _handles_of(self, numbers: set[int]) -> list[Any]:
+        """The containers that have any of these inputs."""
+        containers = self._dispatch.containers_of(numbers)
+        return [self._handles[container] for container in containers if container in self._handles]
+
+    def close(self, reason: Exception) -> None:
+        """This process ends; its successor goes on with what is stored."""
+        self._gone = reason
+
+    def _end_with_app(self) -> None:
+        super()._end_with_app()
+        calls = [progress.call for progress in self._calls.values()]
+        self._stored = self._bytes = 0
+        for memory in (self._calls, self._inputs, self._sizes, self._recovering):
+            memory.clear()
+        self._end_calls(calls)
+
+    def _end_calls(self, calls: Sequence[Call]) -> None:
+        def write() -> None:
+            for call in calls:
+                self._store.settle_rest(call, CANCELLED, None, time.time())
+                self._store.close_call(call, time.time())
+
+        self._until_written(write)
+        self._told([call.number for call in calls])
+
+    # After a restart.
+
+    def recovered(self, batch: SentBatch, answer: AnswerMessage | None, cause: str = "") -> None:
+        """What became of a batch that was sent before the restart; None: its container is dead."""
+        key = (batch.dispatcher, batch.number)
+        outcomes: list[Outcome] = []
+        again: list[tuple[int, int]] = []
+        for position, number in enumerate(batch.inputs):
+            if self._recovering.get(number) != key:
+                continue  # Sent in a later batch, too, or cancelled: that word counts.
+            attempt = batch.attempts.get(number, 1)
+            status = answer.statuses[position] if answer is not None else None
+            payload = answer.payloads[position] if answer is not None else cause
+            if status is None and self.config.at_most_once:
+                outcomes.append((number, LOST, payload))
+            elif status is None or status == UNSTARTED:
+                again.append((number, attempt))
+            elif status == FAILED and retry_delay_s(self.config.retries, attempt) is not None:
+                again.append((number, attempt + 1))
+            else:
+                outcomes.append(_storable(number, status, payload))
+
+        def write() -> dict[int, bytes]:
+            self._store.settle(outcomes, time.time())
+            self._store.delete_batch(*key)
+            return self._store.arguments(number for number, _ in again)
+
+        arguments = self._writer.run(write)
+        for number in batch.inputs:
+            if self._recovering.get(number) == key:
+                del self._recovering[number]
+        self._count(outcomes)
+        self._submit([Waiting(n, attempt, arguments[n]) for n, attempt in again if n in arguments])
+        self._told({number // POSITIONS for number, _, _ in outcomes})
+        self._feed()
+
+    def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
+        numbers = {number // POSITIONS for number in input_ids}
+        return {n: self._calls[n].call.id for n in numbers if n in self._calls}
+
+
+def _storable(number: int, status: int, payload: Any) -> Outcome:
+    """The outcome as it can be kept: without shared memory, and without Ray's references."""
+    if isinstance(payload, Parts):
+        if payload.references:
+            error = SerializationError(
+                "the result holds an ObjectRef, which ends with its owner, and the result of a spawned call "
+                "is kept for days",
+                "return the value itself, or write it to storage and return its path",
+            )
+            return number, FAILED, pack_exception(error)
+        return number, status, Parts(payload.data, [bytes(buffer) for buffer in payload.buffers], [])
+    if status == FAILED and isinstance(payload, BaseException):
+        return number, status, pack_exception(payload)
+    return number, status, payload
