@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from difflib import SequenceMatcher
+from typing import Any
 
 import numpy as np
 import ray
@@ -45,7 +46,7 @@ class Reader:
     @flexray.enter()
     def load(self) -> None:
         one_thread = {"EngineConfig.onnxruntime.intra_op_num_threads": 1, "Global.log_level": "error"}
-        self.model = RapidOCR(params=one_thread)
+        self.model: Any = RapidOCR(params=one_thread)
         self.model(scan([["Hello"]]))  # It is loaded with the first page that it reads.
 
     @flexray.method()

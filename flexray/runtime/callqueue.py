@@ -18,7 +18,8 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import ray
@@ -36,7 +37,7 @@ from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import core_worker
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import stored_call
-from flexray.runtime.spawned import SpawnedPool
+from flexray.runtime.spawned import News, SpawnedPool
 from flexray.runtime.wire import (
     ACTOR_PREFIX,
     NAMESPACE,
@@ -72,7 +73,7 @@ class CallQueue:
         self._writer = GroupCommit(self._store)
         self._pools: dict[int, SpawnedPool] = {}
         self._pool_of: dict[str, SpawnedPool] = {}
-        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[int, list[asyncio.Future[News]]] = {}
         """Who waits for news of a call, by its number."""
         self._added_at: dict[int, float] = {}
         """Calls that get more inputs, with when they last did."""
@@ -186,11 +187,17 @@ class CallQueue:
                 self._store.close_call(call, now)
             return call, accepted, new
 
-        call, accepted, new = await self._write(write)
-        if call is not None and new:
-            start = first + accepted - new
-            mine = arguments[accepted - new : accepted]
-            self._soon(lambda: pool.added(call, start, mine))
+        def hand_over(written: Future[tuple[Call | None, int, int]]) -> None:
+            """On the writer's thread, in the order of the writes."""
+            call, accepted, new = (None, 0, 0) if written.exception() else written.result()
+            if call is not None and new:
+                start = first + accepted - new
+                mine = arguments[accepted - new : accepted]
+                self._soon(lambda: pool.added(call, start, mine))
+
+        writing = self._writer.submit(write)
+        writing.add_done_callback(hand_over)
+        call, accepted, _ = await asyncio.wrap_future(writing)
         if call is not None and not spawned.is_whole:
             self._added_at[call.number] = time.monotonic()
         return Added(accepted, pool.waiting, limit)
@@ -200,7 +207,7 @@ class CallQueue:
         call = await self._known(call_id)
         self._added_at.pop(call.number, None)
         await self._write(lambda: self._store.close_call(call, time.time()))
-        self._tell([call.number])
+        self._tell({call.number: {}})
 
     # Asking.
 
@@ -216,25 +223,39 @@ class CallQueue:
         Waits so long for the first of them, and no longer once it is known that there is none.
         """
         deadline = time.monotonic() + wait_s
+        told: asyncio.Future[News] | None = None
         while True:
-            call = await self._known(call_id)
-            if call.expired:
-                raise OutputExpiredError(call_id, self._kept_s / 86400)
-            told = self._news_of(call.number)
-            found = await self._write(lambda call=call: self._store.outcomes(call, first, limit))  # type: ignore[misc]
-            ready = []
-            for status, payload in found:
-                if status is None:
-                    break
-                ready.append((status, payload))
+            call, found = await self._look(call_id, first, limit)
+            ready = _without_gap(found)
             left_s = deadline - time.monotonic()
             is_none = call.size is not None and first >= call.size
-            if ready or is_none or left_s <= 0:
+            if not ready and not is_none and left_s > 0:
+                if told is None:  # First ask to be told, then look again: it may have come in between.
+                    told = self._news_of(call.number)
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    news = await asyncio.wait_for(told, left_s)
+                    if limit == 1 and first in news:
+                        ready = [news[first]]  # As it was written, without reading it again.
+            if told is not None:
                 self._forget_news(call.number, told)
+                told = None
+            if ready or is_none or time.monotonic() >= deadline:
                 return await self._info(call), ready
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(told, left_s)
-            self._forget_news(call.number, told)
+
+    async def _look(self, call_id: str, first: int, limit: int) -> tuple[Call, list[tuple[int | None, Any]]]:
+        await self._started.wait()
+        call, found = await self._write(
+            lambda: (
+                call := self._store.call(call_id),
+                self._store.outcomes(call, first, limit) if call else [],
+            )
+        )
+        if call is None:
+            raise _unknown(call_id)
+        if call.expired:
+            raise OutputExpiredError(call_id, self._kept_s / 86400)
+        return call, found
 
     async def cancel(self, call_id: str, terminate: bool) -> None:
         """End every input of the call that has no outcome yet."""
@@ -245,9 +266,16 @@ class CallQueue:
             self._store.settle_rest(call, CANCELLED, None, time.time())
             self._store.close_call(call, time.time())
 
-        await self._write(write)
-        self._soon(lambda: pool.cancel_call(call, terminate=terminate))
-        self._tell([call.number])
+        writing = self._writer.submit(write)
+        writing.add_done_callback(
+            lambda _: (
+                self._soon(lambda: pool.cancel_call(call, terminate=terminate))
+                if writing.exception() is None
+                else None
+            )
+        )
+        await asyncio.wrap_future(writing)
+        self._tell({call.number: {}})
 
     async def graph(self, call_id: str) -> list[tuple[CallInfo, list[str]]]:
         """The call and every call that its inputs have spawned, each with what its inputs are at."""
@@ -276,10 +304,7 @@ class CallQueue:
         await self._started.wait()
         call = await self._write(lambda: self._store.call(call_id))
         if call is None:
-            raise NotFoundError(
-                f"there is no call {call_id!r:.80} on this cluster",
-                "take the object_id of what spawn returned; `flexray call list` shows the newest",
-            )
+            raise _unknown(call_id)
         return call
 
     async def _info(self, call: Call) -> CallInfo:
@@ -304,27 +329,27 @@ class CallQueue:
 
     # News.
 
-    def _news_of(self, number: int) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._loop.create_future()
+    def _news_of(self, number: int) -> asyncio.Future[News]:
+        future: asyncio.Future[News] = self._loop.create_future()
         self._waiters.setdefault(number, []).append(future)
         return future
 
-    def _forget_news(self, number: int, future: asyncio.Future[None]) -> None:
+    def _forget_news(self, number: int, future: asyncio.Future[News]) -> None:
         waiters = self._waiters.get(number, [])
         if future in waiters:
             waiters.remove(future)
         if not waiters:
             self._waiters.pop(number, None)
 
-    def _tell(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
+    def _tell(self, news: Mapping[int, News]) -> None:
+        for number, outcomes in news.items():
             for future in self._waiters.pop(number, ()):
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(outcomes)
 
-    def _tell_soon(self, numbers: Iterable[int]) -> None:
+    def _tell_soon(self, news: Mapping[int, News]) -> None:
         """From another thread."""
-        self._loop.call_soon_threadsafe(self._tell, list(numbers))
+        self._loop.call_soon_threadsafe(self._tell, news)
 
     # Time.
 
@@ -371,6 +396,22 @@ GRAPH_INPUTS_MAX = 1000
 CallQueueActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
     num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=REQUESTS_MAX
 )(CallQueue)
+
+
+def _without_gap(found: Iterable[tuple[int | None, Any]]) -> list[tuple[int, Any]]:
+    ready = []
+    for status, payload in found:
+        if status is None:
+            break
+        ready.append((status, payload))
+    return ready
+
+
+def _unknown(call_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no call {call_id!r:.80} on this cluster",
+        "take the object_id of what spawn returned; `flexray call list` shows the newest",
+    )
 
 
 def _word(status: int | None, *, is_sent: bool) -> str:

@@ -47,6 +47,8 @@ TRY_AGAIN_S = 1.0
 
 Outcome = tuple[int, int, Any]
 """(number of the input, status, payload)"""
+News = dict[int, tuple[int, Any]]
+"""Position in the call to (status, payload)."""
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class SpawnedPool(PoolClient):
         dispatcher: Dispatcher,
         store: CallStore,
         writer: GroupCommit,
-        told: Callable[[Iterable[int]], None],
+        told: Callable[[Mapping[int, News]], None],
     ) -> None:
         super().__init__(pool_id, config, dispatcher, spawned=True)
         self.number = number
@@ -81,7 +83,7 @@ class SpawnedPool(PoolClient):
         self._store = store
         self._writer = writer
         self._told = told
-        """Called with the numbers of calls that have news."""
+        """Called with the news of calls, by their numbers."""
         self._calls: dict[int, _Progress] = {}
         self._stored = 0
         self._told_stored = 0
@@ -202,6 +204,7 @@ class SpawnedPool(PoolClient):
         for effect in effects:
             self._perform(effect)
         if outcomes:
+            self._told(_news(outcomes))
             self._count(outcomes)
             self._feed()
 
@@ -273,8 +276,7 @@ class SpawnedPool(PoolClient):
     # Outcomes.
 
     def settle(self, input_ids: Sequence[int], statuses: bytes, payloads: Sequence[Any]) -> None:
-        """See `Sink`. They are written already."""
-        self._told({number // POSITIONS for number in input_ids})
+        """See `Sink`; the store has been told."""
 
     def cancel_call(self, call: Call, *, terminate: bool) -> None:
         """All of it that had no outcome is cancelled in the store: stop what runs, drop what waits."""
@@ -315,7 +317,7 @@ class SpawnedPool(PoolClient):
                 self._store.close_call(call, time.time())
 
         self._until_written(write)
-        self._told([call.number for call in calls])
+        self._told({call.number: {} for call in calls})
 
     # After a restart.
 
@@ -350,12 +352,19 @@ class SpawnedPool(PoolClient):
                 del self._recovering[number]
         self._count(outcomes)
         self._submit([Waiting(n, attempt, arguments[n]) for n, attempt in again if n in arguments])
-        self._told({number // POSITIONS for number, _, _ in outcomes})
+        self._told(_news(outcomes))
         self._feed()
 
     def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
         numbers = {number // POSITIONS for number in input_ids}
         return {n: self._calls[n].call.id for n in numbers if n in self._calls}
+
+
+def _news(outcomes: Iterable[Outcome]) -> dict[int, News]:
+    news: dict[int, News] = {}
+    for number, status, payload in outcomes:
+        news.setdefault(number // POSITIONS, {})[number % POSITIONS] = (status, payload)
+    return news
 
 
 def _storable(number: int, status: int, payload: Any) -> Outcome:

@@ -99,7 +99,7 @@ def test_only_the_user_can_look_into_a_new_folder_and_file(path: Path) -> None:
 
 
 def test_a_second_owner_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "OWNER_TIMEOUT_S", 0)
+    monkeypatch.setattr(database, "OWNER_TIMEOUT_S", 0)
     with Store(path), pytest.raises(ExecutionError, match="locked") as caught:
         Store(path)
     assert "another controller holds this file" in str(caught.value)
