@@ -134,8 +134,8 @@ class Backend(Protocol):
         """A look at the pool; its settings are None where it is not there yet."""
 
 
-def connect() -> Backend:
-    """Start or join Ray and find or start the controller."""
+def connect(*, join: bool = False) -> Backend:
+    """Start or join Ray and find or start the controller; with `join` no Ray is started."""
     from flexray.runtime.session import connect  # noqa: PLC0415  # The one import of the runtime.
 
-    return connect()
+    return connect(join=join)

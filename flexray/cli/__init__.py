@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flexray.cli import run
+from flexray.cli import call, run
 from flexray.cli.options import UsageError, sentence_of
 from flexray.cli.reporting import report
 from flexray.errors import InvalidError
@@ -71,3 +71,4 @@ def flexray(
 
 
 app.command(context_settings=run.CONTEXT_SETTINGS)(run.run)
+app.add_typer(call.app, name="call")

@@ -33,16 +33,19 @@ def run(
     as_module: Annotated[
         bool, typer.Option("-m", help="FILE is a module, as package.module, and not a path.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="The app goes on when this command has ended.")
+    ] = False,
 ) -> Callable[[], None]:
     """Run a local entrypoint of FILE, or a function, on the cluster.
 
     The parameters of the entrypoint are options: `flexray run FILE --help` lists them.
     """
     words = list(arguments or ())
-    return lambda: run_target(target, words[1:] if words[:1] == ["--"] else words, as_module=as_module)
+    return lambda: run_target(target, words[1:] if words[:1] == ["--"] else words, as_module, detach)
 
 
-def run_target(text: str, words: Sequence[str], *, as_module: bool = False) -> None:
+def run_target(text: str, words: Sequence[str], as_module: bool, detach: bool) -> None:
     """Loads what `FILE[::NAME]` names, reads the words as its arguments, and runs it while its app is up.
 
     Raises:
@@ -59,7 +62,7 @@ def run_target(text: str, words: Sequence[str], *, as_module: bool = False) -> N
         return
     progress.show_by_default(True)
     try:
-        with target.app.run():
+        with target.app.run(detach=detach):
             if target.function is not None:
                 _print_result(target.function.remote(*arguments.args, **arguments.kwargs))
             elif inspect.iscoroutinefunction(user_function):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -232,8 +233,8 @@ _lock = threading.Lock()
 _session: Session | None = None
 
 
-def connect() -> Session:
-    """The session of this process; starts or joins Ray as `ray.init()` would.
+def connect(*, join: bool = False) -> Session:
+    """The session of this process; starts or joins Ray as `ray.init()` would; with `join` it starts none.
 
     Raises:
         ExecutionError: The cluster cannot be joined, or its head has no room for the controller.
@@ -246,15 +247,20 @@ def connect() -> Session:
         if _session is None or not _session.is_current:
             if _session is not None:
                 _session.dispatcher.close()
-            owns_ray = not ray.is_initialized() and _start_ray()
+            owns_ray = not ray.is_initialized() and _start_ray("auto" if join else None)
             _session = Session(owns_ray=owns_ray)
         return _session
 
 
-def _start_ray() -> bool:
+def _start_ray(address: str | None) -> bool:
     try:
-        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
+        if address is not None and "RAY_ADDRESS" not in os.environ:
+            raise ExecutionError(
+                "no Ray cluster runs on this machine",
+                "name one, as in RAY_ADDRESS=10.0.0.1:6379, or start one with `ray start --head`",
+            ) from None
         raise ExecutionError(
             f"the Ray cluster cannot be joined: {error}",
             "check the address; where the cluster uses token authentication set RAY_AUTH_MODE=token and "

@@ -26,7 +26,7 @@ RUNS: list[str] = []
 
 
 @contextmanager
-def _run_without_ray(app: App) -> Iterator[None]:
+def _run_without_ray(app: App, *, detach: bool = False) -> Iterator[None]:
     RUNS.append("started")
     try:
         yield

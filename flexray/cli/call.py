@@ -1,0 +1,133 @@
+"""`flexray call`: look at spawned calls, fetch their results, cancel them.
+
+One rule: it asks a cluster that is there, and never starts one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flexray import backend
+from flexray.call import FunctionCall
+
+if TYPE_CHECKING:
+    from flexray.core.status import CallInfo
+
+app = typer.Typer(help="Spawned calls of this cluster.", no_args_is_help=True, rich_markup_mode=None)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+CallId = Annotated[str, typer.Argument(metavar="ID", help="As `flexray call list` shows it.")]
+
+
+@app.command("list")
+def list_calls(
+    limit: Annotated[int, typer.Option(help="How many, the newest first.", min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest calls."""
+    calls: Sequence[CallInfo] = backend.connect(join=True).ask_queue("newest", limit)
+    if as_json:
+        _print(json.dumps([_row(call) for call in calls], indent=2))
+        return
+    if not calls:
+        _print("No calls yet: f.spawn(...) makes one.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("call", "function", "app"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("inputs", justify="right")
+    table.add_column("over", justify="right")
+    for name in ("state", "spawned"):
+        table.add_column(name)
+    for call in calls:
+        row = _row(call)
+        ago = _duration(time.time() - call.created_at)
+        table.add_row(
+            call.call_id,
+            call.function,
+            row["app"],
+            f"{call.added:,}",
+            f"{call.done:,}",
+            row["state"],
+            f"{ago} ago",
+        )
+    Console().print(table)
+
+
+@app.command("get")
+def get_result(
+    call_id: CallId,
+    index: Annotated[int, typer.Option(help="Position of the input, from 0.", min=0)] = 0,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait; by default as long as it takes.", min=0)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the result of one input; fails as the input did."""
+    backend.connect(join=True)
+    try:
+        result = FunctionCall.from_id(call_id).get(timeout=timeout, index=index)
+    except TimeoutError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        _print(json.dumps({"call": call_id, "index": index, "result": result}, default=repr))
+    elif result is not None:
+        _print(result)
+
+
+@app.command("cancel")
+def cancel_call(
+    call_id: CallId,
+    terminate_containers: Annotated[
+        bool, typer.Option("--terminate-containers", help="Kill the containers that run it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End every input of a call that is not over."""
+    connected = backend.connect(join=True)
+    before: CallInfo = connected.ask_queue("info", FunctionCall.from_id(call_id).object_id)
+    FunctionCall.from_id(call_id).cancel(terminate_containers=terminate_containers)
+    count = before.added - before.done
+    if as_json:
+        _print(json.dumps({"call": call_id, "cancelled": count}))
+    else:
+        _print(f"{count:,} of {before.added:,} inputs were not over and are cancelled")
+
+
+def _row(call: CallInfo) -> dict[str, Any]:
+    return {
+        "call": call.call_id,
+        "function": call.function,
+        "app": call.pool_id.partition("/")[0],
+        "inputs": call.added,
+        "over": call.done,
+        "state": _state(call),
+        "spawned_at": datetime.fromtimestamp(call.created_at, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _state(call: CallInfo) -> str:
+    if call.over_at is not None:
+        return "over"
+    return "open" if call.size is not None else "adding"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _print(what: Any) -> None:
+    print(what, flush=True)  # noqa: T201  # It is what was asked for.
