@@ -172,3 +172,23 @@ def test_the_readmes_example_runs(head: Head, tmp_path: Path) -> None:
     example.write_text(readme.split("```python\n")[1].split("```")[0], encoding="utf-8")
 
     assert head.run("flexray", "run", example).split() == ["49", "332833500"]
+
+
+def test_ocr_jobs_are_fetched_by_another_process_and_read_right(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "ocr_jobs.py")
+
+    pages = re.findall(r"(\d+) of (\d+) characters; the amounts add up", printed)
+    assert len(pages) == 6
+    right, drawn = (sum(int(page[i]) for page in pages) for i in (0, 1))
+    assert right >= 0.95 * drawn
+    assert drawn > 500
+
+
+def test_pipeline_draws_the_calls_that_its_stages_have_spawned(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "pipeline.py")
+
+    last = printed[printed.rindex("start: ") :]
+    assert re.match(r"start: done", last)
+    assert len(re.findall(r"^\s+cut: done", last, re.MULTILINE)) == 7
+    assert "choose: done" in last
+    assert not re.search(r": (waiting|running|failed|lost|cancelled)", last)
