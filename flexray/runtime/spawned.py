@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -28,8 +28,8 @@ from flexray.core.events import (
     Settle,
     StoredChanged,
 )
-from flexray.core.retry import retry_delay_s
-from flexray.core.status import CANCELLED, FAILED, LOST, START_FAILED, UNSTARTED
+from flexray.core.recovery import Outcome, Recovery
+from flexray.core.status import CANCELLED, FAILED, START_FAILED
 from flexray.errors import ExecutionError, SerializationError
 from flexray.runtime.callstore import WINDOW_BYTES, Call, CallStore, SentBatch, Waiting
 from flexray.runtime.dispatcher import Dispatcher
@@ -40,13 +40,13 @@ from flexray.serialization import LARGE_BYTES, Parts, pack_exception
 
 logger = logging.getLogger("flexray")
 
+R = TypeVar("R")
+
 WINDOW = 4096
 """Inputs of a pool in memory; more where more than a quarter of it runs at once."""
 TRY_AGAIN_S = 1.0
 """Pause before what could not be written is written again: the disk is full, say."""
 
-Outcome = tuple[int, int, Any]
-"""(number of the input, status, payload)"""
 News = dict[int, tuple[int, Any]]
 """Position in the call to (status, payload)."""
 
@@ -93,8 +93,7 @@ class SpawnedPool(PoolClient):
         self._unplaced_lock = threading.Lock()
         self._unplaced = 0
         """Inputs on the disk of which the dispatcher's thread has not heard yet."""
-        self._recovering: dict[int, tuple[str, int]] = {}
-        """Input to the newest batch that it was sent in before the restart; it waits for that answer."""
+        self._recovery = Recovery(retries=config.retries, at_most_once=config.at_most_once)
 
     @property
     def waiting(self) -> int:
@@ -104,7 +103,7 @@ class SpawnedPool(PoolClient):
     @property
     def sent(self) -> list[int]:
         """Inputs that containers have, running or not."""
-        return [*self._dispatch.sent, *self._recovering]
+        return [*self._dispatch.sent, *self._recovery]
 
     @property
     def is_gone(self) -> bool:
@@ -122,12 +121,12 @@ class SpawnedPool(PoolClient):
         """After a restart: what is open, and what containers may have of it."""
         for batch in batches:
             mine = [number for number in batch.inputs if number in still_open]
-            self._recovering.update(dict.fromkeys(mine, (batch.dispatcher, batch.number)))
+            self._recovery.add((batch.dispatcher, batch.number), mine)
         for call in calls:
             self._calls[call.number] = _Progress(call, call.first - 1, call.open, call.open)
             self._stored += call.open
-        self._stored -= len(self._recovering)
-        for number in self._recovering:
+        self._stored -= len(self._recovery)
+        for number in self._recovery:
             self._calls[number // POSITIONS].stored -= 1
         self._feed(0)
 
@@ -159,7 +158,7 @@ class SpawnedPool(PoolClient):
             room = window - len(self._inputs)
             rows = self._read(progress, room)
             progress.read_to = rows[-1].number if rows else progress.call.first + POSITIONS
-            mine = [row for row in rows if row.number not in self._recovering]
+            mine = [row for row in rows if row.number not in self._recovery]
             progress.stored = max(0, progress.stored - len(mine)) if rows else 0
             self._stored = sum(p.stored for p in self._calls.values())
             self._submit(mine)
@@ -245,14 +244,13 @@ class SpawnedPool(PoolClient):
                 store.delete_batches_of(dead)
             if sent:
                 store.add_batches(sent)
-            for _, status, payload in outcomes:
-                if status == START_FAILED:
-                    self._fail_stored(payload, now)
-                    break
 
         self._until_written(write)
+        failure = next((outcome for outcome in outcomes if outcome[1] == START_FAILED), None)
+        if failure is not None:
+            self._fail_stored(failure[2])
 
-    def _until_written(self, write: Callable[[], None]) -> None:
+    def _until_written(self, write: Callable[[], R]) -> R:
         while True:
             try:
                 return self._writer.run(write)
@@ -260,17 +258,18 @@ class SpawnedPool(PoolClient):
                 logger.error("%s; trying again", error)  # noqa: TRY400  # It says what it is.
                 time.sleep(TRY_AGAIN_S)
 
-    def _fail_stored(self, failure: Any, now: float) -> None:
+    def _fail_stored(self, failure: Any) -> None:
         """No container can start: what has not been read fails with the start's error, too."""
-        for progress in self._calls.values():
-            if progress.stored:
-                rows = self._store.waiting(progress.call, progress.read_to, POSITIONS)
-                while rows:
-                    mine = [row.number for row in rows if row.number not in self._recovering]
-                    self._store.settle([(number, START_FAILED, failure) for number in mine], now)
-                    progress.read_to = rows[-1].number
-                    rows = self._store.waiting(progress.call, progress.read_to, POSITIONS)
-                progress.stored = 0
+        for progress in [p for p in self._calls.values() if p.stored]:
+            while progress.stored:
+                rows = self._read(progress, WINDOW)
+                numbers = [row.number for row in rows if row.number not in self._recovery]
+                outcomes: list[Outcome] = [(number, START_FAILED, failure) for number in numbers]
+                self._until_written(lambda outcomes=outcomes: self._store.settle(outcomes, time.time()))  # type: ignore[misc]
+                progress.read_to = rows[-1].number if rows else progress.read_to
+                progress.stored = max(0, progress.stored - len(numbers)) if rows else 0
+                self._told(_news(outcomes))
+                self._count(outcomes)
         self._stored = 0
 
     # Outcomes.
@@ -285,8 +284,7 @@ class SpawnedPool(PoolClient):
             self._stored -= progress.stored
             self._told_stored = self._stored
         mine = [number for number in self._inputs if number // POSITIONS == call.number]
-        for number in [n for n in self._recovering if n // POSITIONS == call.number]:
-            del self._recovering[number]
+        self._recovery.drop(n for n in self._recovery if n // POSITIONS == call.number)
         handles = self._handles_of(set(mine)) if terminate else ()
         self.cancel(mine)
         self._take(StoredChanged(self._stored))
@@ -306,7 +304,8 @@ class SpawnedPool(PoolClient):
         super()._end_with_app()
         calls = [progress.call for progress in self._calls.values()]
         self._stored = self._bytes = 0
-        for memory in (self._calls, self._inputs, self._sizes, self._recovering):
+        self._recovery.drop(self._recovery)
+        for memory in (self._calls, self._inputs, self._sizes):
             memory.clear()
         self._end_calls(calls)
 
@@ -324,32 +323,16 @@ class SpawnedPool(PoolClient):
     def recovered(self, batch: SentBatch, answer: AnswerMessage | None, cause: str = "") -> None:
         """What became of a batch that was sent before the restart; None: its container is dead."""
         key = (batch.dispatcher, batch.number)
-        outcomes: list[Outcome] = []
-        again: list[tuple[int, int]] = []
-        for position, number in enumerate(batch.inputs):
-            if self._recovering.get(number) != key:
-                continue  # Sent in a later batch, too, or cancelled: that word counts.
-            attempt = batch.attempts.get(number, 1)
-            status = answer.statuses[position] if answer is not None else None
-            payload = answer.payloads[position] if answer is not None else cause
-            if status is None and self.config.at_most_once:
-                outcomes.append((number, LOST, payload))
-            elif status is None or status == UNSTARTED:
-                again.append((number, attempt))
-            elif status == FAILED and retry_delay_s(self.config.retries, attempt) is not None:
-                again.append((number, attempt + 1))
-            else:
-                outcomes.append(_storable(number, status, payload))
+        statuses, payloads = (None, []) if answer is None else (answer.statuses, answer.payloads)
+        told, again = self._recovery.take(key, batch.inputs, batch.attempts, statuses, payloads, cause)
+        outcomes = [_storable(*outcome) for outcome in told]
 
         def write() -> dict[int, bytes]:
             self._store.settle(outcomes, time.time())
             self._store.delete_batch(*key)
             return self._store.arguments(number for number, _ in again)
 
-        arguments = self._writer.run(write)
-        for number in batch.inputs:
-            if self._recovering.get(number) == key:
-                del self._recovering[number]
+        arguments = self._until_written(write)
         self._count(outcomes)
         self._submit([Waiting(n, attempt, arguments[n]) for n, attempt in again if n in arguments])
         self._told(_news(outcomes))
