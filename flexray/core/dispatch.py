@@ -145,6 +145,11 @@ class Dispatch:
         """Inputs that were sent and not accounted for."""
         return [b.input_ids[p] for b in list(self._batches.values()) for p in b.open_positions()]
 
+    def inputs_of(self, batch_id: int) -> Sequence[int]:
+        """The inputs of a batch that is not over."""
+        batch = self._batches.get(batch_id)
+        return () if batch is None else batch.input_ids
+
     def containers_of(self, input_ids: set[int]) -> list[str]:
         """The containers that were sent any of these inputs and have not accounted for them."""
         found: dict[str, None] = {}
@@ -218,8 +223,7 @@ class Dispatch:
         if event.once:
             self._once.update(input_ids)
         if self._spawned:
-            self._attempts.update(event.attempts)
-            self._queue.extend(input_ids)
+            self._submit_spawned(event, now)
             return
         self._tally.arrived += len(input_ids)
         if self.has_free_slot:
@@ -228,6 +232,13 @@ class Dispatch:
             self._pump(now)
             input_ids = input_ids[direct:]
         self._queue.extend(self._asking.ask(input_ids, patient=event.patient))
+
+    def _submit_spawned(self, event: InputsSubmitted, now: float) -> None:
+        self._attempts.update(event.attempts)
+        for input_id, attempt in event.attempts:  # When the last attempt ended, nobody knows any more.
+            delay_s = retry_delay_s(self._retries, attempt - 1) or 0.0
+            heappush(self._resting, (now + delay_s, input_id))
+        self._queue.extend([i for i in event.input_ids if i not in self._attempts])
 
     def _take_reply(self, event: ReplyReceived, now: float) -> None:
         reply = event.reply

@@ -113,7 +113,7 @@ class InputsSubmitted:
     once: bool = False
     """They travel one by one, never ahead, and are not run again where they may have started."""
     attempts: tuple[tuple[int, int], ...] = ()
-    """(input, attempt) of those that are not on their first: an earlier process has run them."""
+    """(input, attempt) of those that an earlier process has run: they rest first."""
 
 
 @dataclass(frozen=True, slots=True)

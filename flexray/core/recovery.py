@@ -55,7 +55,7 @@ class Recovery:
     ) -> tuple[list[Outcome], list[tuple[int, int]]]:
         """The answer to a batch; None: its container is dead. Returns the outcomes, and what to run again.
 
-        The latter as (input, attempt). Back-off is not waited for: the restart took its time.
+        The latter as (input, attempt).
         """
         outcomes: list[Outcome] = []
         again: list[tuple[int, int]] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -294,9 +294,12 @@ class CallStore(Database):
                     for b in batches
                 ],
             )
-            attempts = [(attempt, number) for b in batches for number, attempt in b.attempts.items()]
-            if attempts:
-                self._connection.executemany("UPDATE inputs SET attempt = ? WHERE id = ?", attempts)
+
+    def set_attempts(self, attempts: Mapping[int, int]) -> None:
+        """These inputs are on later attempts than their first."""
+        with self._lock, self._explained():
+            rows = [(attempt, number) for number, attempt in attempts.items()]
+            self._connection.executemany("UPDATE inputs SET attempt = ? WHERE id = ?", rows)
 
     def delete_batch(self, dispatcher: str, number: int) -> None:
         """Its answer is known."""

@@ -20,6 +20,7 @@ import ray
 from flexray.config import FunctionConfig
 from flexray.context import POSITIONS
 from flexray.core.events import (
+    BatchReclaimed,
     BatchReturned,
     ContainerLost,
     DispatchEvent,
@@ -188,7 +189,10 @@ class SpawnedPool(PoolClient):
     # The store first.
 
     def _take(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> None:
+        answered = type(event) in (BatchReturned, BatchReclaimed)
+        moved = self._dispatch.inputs_of(event.batch_id) if answered else ()  # type: ignore[union-attr]
         effects = self._handle(event, handles)
+        attempts = self._dispatch.later_attempts(moved)
         outcomes: list[Outcome] = []
         sent: list[SentBatch] = []
         for effect in effects:
@@ -198,8 +202,8 @@ class SpawnedPool(PoolClient):
                 sent.append(self._sent(effect))
         over = event.batch_id if type(event) is BatchReturned else None
         dead = event.container_id if type(event) is ContainerLost else None
-        if outcomes or sent or over is not None or dead is not None:
-            self._write(outcomes, sent, over, dead)
+        if outcomes or sent or attempts or over is not None or dead is not None:
+            self._write(outcomes, sent, attempts, over, dead)
         for effect in effects:
             self._perform(effect)
         if outcomes:
@@ -231,7 +235,12 @@ class SpawnedPool(PoolClient):
         )
 
     def _write(
-        self, outcomes: list[Outcome], sent: list[SentBatch], over: int | None, dead: str | None
+        self,
+        outcomes: list[Outcome],
+        sent: list[SentBatch],
+        attempts: Mapping[int, int],
+        over: int | None,
+        dead: str | None,
     ) -> None:
         store, now = self._store, time.time()
 
@@ -242,6 +251,8 @@ class SpawnedPool(PoolClient):
                 store.delete_batch(self._dispatcher.process, over)
             if dead is not None:
                 store.delete_batches_of(dead)
+            if attempts:
+                store.set_attempts(attempts)
             if sent:
                 store.add_batches(sent)
 

@@ -11,6 +11,7 @@ from ray._private.state import actors as _listed
 from tests.waiting import wait_until
 
 CONTROLLER = "flexray:controller"
+CALL_QUEUE = "flexray:call-queue"
 
 
 class Actors:
@@ -43,6 +44,21 @@ class Actors:
     def wait_for_restart(self, old: int) -> int:
         """The process of the controller after the one that was killed."""
         return wait_until(lambda: self.alive().get(CONTROLLER, old) != old and self.controller, timeout_s=20)
+
+    @property
+    def call_queue(self) -> int:
+        """The call queue's process; waits for it where it is restarting."""
+        return wait_until(lambda: self.alive().get(CALL_QUEUE, 0), timeout_s=20)
+
+    def kill_call_queue(self) -> int:
+        """Kill it; returns the process that it was."""
+        pid = self.call_queue
+        kill(pid)
+        return pid
+
+    def wait_for_call_queue(self, old: int) -> int:
+        """The process of the call queue after the one that was killed."""
+        return wait_until(lambda: self.alive().get(CALL_QUEUE, old) != old and self.call_queue, timeout_s=20)
 
 
 def kill(pid: int) -> None:

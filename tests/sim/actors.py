@@ -188,9 +188,10 @@ class SimContainer:
 class SimCaller:
     """A process that calls the function: a Dispatch and its inputs."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, *, spawned: bool = False) -> None:
         self.world = world
         self.name = name
+        self.spawned = spawned
         self.alive = True
         self.stalled_until = 0.0
         scenario = world.scenario
@@ -199,6 +200,7 @@ class SimCaller:
             retries=scenario.retries,
             at_most_once=scenario.at_most_once,
             single_use=scenario.single_use,
+            spawned=spawned,
         )
         self.missed: list[Callable[[], None]] = []
         """What arrived while it was stopped."""
@@ -269,11 +271,17 @@ class SimCaller:
             return
         if world.trace is not None and not isinstance(event, Ticked):
             world.trace(f"{self.name} <- {event}")
-        for effect in self.dispatch.handle(event, world.now):
-            self.perform(effect)
+        effects = self.dispatch.handle(event, world.now)
+        if self.keeps(event, effects):
+            for effect in effects:
+                self.perform(effect)
         if not self.ticking and not self.dispatch.is_idle:
             self.ticking = True
             world.after(CALLER_TICK_S, self.tick)
+
+    def keeps(self, event: Any, effects: list[Any]) -> bool:
+        """Whether it lives on to perform the effects; the call queue writes them down first."""
+        return True
 
     def tick(self) -> None:
         self.ticking = False

@@ -111,7 +111,7 @@ class Checks:
         waiting = assigned = unseen = returned = 0
         for caller in world.callers.values():
             known = world.pool.callers.get(caller.name)
-            if caller.alive and known is not None:
+            if caller.alive and known is not None and not caller.spawned:
                 waiting += caller.dispatch.waiting
                 assigned += caller.dispatch.assigned
                 unseen += max(0, known.admitted - caller.dispatch._tally.admitted)
@@ -181,6 +181,10 @@ class Checks:
 
     def check_end(self) -> None:
         world = self.world
+        if world.queue is not None and (
+            world.queue.open or world.queue.attempts or len(world.queue.recovery)
+        ):
+            self._fail(f"1: the call queue still has {list(world.queue.open)}")
         for truth in world.truth.values():
             if not truth.is_over:
                 truth.fail("1: never settled")
@@ -220,6 +224,7 @@ class Checks:
             callers.advance,
             callers.used.pending,
             callers.used.total,
+            callers.spawned,
         )
         left = (
             len(callers),

@@ -23,6 +23,7 @@ class Faults:
     restart_controller: float = 0.0
     stall_controller: float = 0.0
     fail_start: float = 0.0
+    kill_queue: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Scenario:
     slots: int = 1
     target_slots: int | None = None
     single_use: bool = False
+    spawned: bool = False
+    """The first caller is the call queue: its inputs outlive its process."""
     once_share: float = 0.0
     """Of the submissions, those whose inputs are sent at most once."""
     settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
@@ -174,6 +177,13 @@ def _with_streams(base: Scenario, rng: random.Random) -> Scenario:
     return replace(base, once_share=rng.choice((0.2, 0.8)), retries=None, fail_chance=0.0, faults=faults)
 
 
+def _with_queue(base: Scenario, rng: random.Random) -> Scenario:
+    faults = rng.choice((Faults(), Faults(), _FAULTS["losses"], _FAULTS["deaths"], _FAULTS["restarts"]))
+    limits = rng.choice((Limits(), _small_limits(rng)))
+    kills = rng.choice((0.0, 0.3, 1.0))
+    return replace(base, spawned=True, limits=limits, faults=replace(faults, kill_queue=kills))
+
+
 def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
     permanent = rng.random() < 0.5
     settings = AutoscalerSettings(scaledown_window=2.0)
@@ -193,6 +203,7 @@ _CHANGES: dict[str, Callable[[Scenario, random.Random], Scenario]] = {
     "single": _with_single_use,
     "crowds": _with_crowds,
     "streams": _with_streams,
+    "queue": _with_queue,
 }
 
 KINDS = (
@@ -210,4 +221,5 @@ KINDS = (
     "single",
     "crowds",
     "streams",
+    "queue",
 )

@@ -23,14 +23,20 @@ def plan(world: World) -> None:
             left -= count
             when = rng.uniform(0.0, scenario.spread_s)
             once = scenario.once_share > 0 and rng.random() < scenario.once_share
-            world.at(
-                when,
-                lambda c=caller, i=input_ids, p=patient, b=bad, o=once: c.submit(
-                    i, patient=p, poison=b, once=o
-                ),
-            )
+            if caller.spawned:
+                assert world.queue is not None
+                world.at(when, lambda i=input_ids: world.queue.submit(i))
+                cancel = world.queue.cancel
+            else:
+                world.at(
+                    when,
+                    lambda c=caller, i=input_ids, p=patient, b=bad, o=once: c.submit(
+                        i, patient=p, poison=b, once=o
+                    ),
+                )
+                cancel = caller.cancel
             if rng.random() < scenario.cancel_chance:
-                world.at(when + rng.uniform(0.0, 1.0), lambda c=caller, i=input_ids: c.cancel(i))
+                world.at(when + rng.uniform(0.0, 1.0), lambda c=cancel, i=input_ids: c(i))
     for when, settings in scenario.settings_changes:
         world.at(when, lambda s=settings: world.change_settings(s))
     _plan_faults(world)
@@ -53,12 +59,14 @@ def _plan_faults(world: World) -> None:
             rng.choice(alive).die()
 
     def kill_caller() -> None:
-        alive = [c for c in world.callers.values() if c.alive]
+        alive = [c for c in world.callers.values() if c.alive and not c.spawned]
         if len(alive) > 1:
             world.kill_caller(rng.choice(alive))
 
     def stall_caller() -> None:
-        caller = rng.choice(list(world.callers.values()))
+        caller = rng.choice([c for c in world.callers.values() if not c.spawned] or [None])
+        if caller is None:
+            return
         if faults.restart_controller and world.now < caller.stalled_until:
             return  # One cut off for longer than a restarted controller waits is told to be dead.
         longest_s = 9.0 if faults.restart_controller else rng.choice((9.0, 9.0, LONGEST_STALL_S))
@@ -69,6 +77,8 @@ def _plan_faults(world: World) -> None:
 
     repeatedly(faults.kill_container, kill_container)
     repeatedly(faults.kill_caller, kill_caller)
+    if world.queue is not None:
+        repeatedly(faults.kill_queue, world.queue.kill)
     repeatedly(faults.stall_caller, stall_caller)
     repeatedly(faults.stall_controller, stall_controller)
     repeatedly(faults.restart_controller, world.restart_controller)

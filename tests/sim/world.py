@@ -34,6 +34,7 @@ from flexray.core.events import (
 from flexray.core.occupancy import Work
 from flexray.core.pool import SHARING_TICK_S, TICK_S, Pool, PoolConfig
 from tests.sim.actors import SimCaller, SimContainer
+from tests.sim.queue import SimQueue
 from tests.sim.scenarios import Scenario
 from tests.sim.truth import Truth
 
@@ -65,6 +66,7 @@ class World:
         """What a container works at, by the identity of the work."""
         self.containers: dict[str, SimContainer] = {}
         self.callers = {f"d{i}": SimCaller(self, f"d{i}") for i in range(scenario.callers)}
+        self.queue = SimQueue(self) if scenario.spawned else None
         self.store: dict[str, None] = {}
         self.arrived: dict[str, int] = {}
         """Newest report of each caller that reached the controller."""
