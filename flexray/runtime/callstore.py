@@ -110,18 +110,21 @@ class CallStore(Database):
         self._files = self.path.with_suffix("")
         self._large: set[int] = set()
         """Inputs without an outcome whose arguments are files."""
-        self._old_files: list[Path] = []
+        self._old_files: list[tuple[int, str]] = []
+        """(input, which value) of files to delete once the transaction is on the disk."""
         with self._explained():
             make_private_directory(self._files)
+            _sync_folder(self.path.parent)
         self._drop_orphaned_files()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is kept together, or nothing of it; files of dropped values go once it is."""
-        self._old_files.clear()
-        with super().transaction():
-            yield
-        self._drop_old_files()
+        with self._lock:
+            self._old_files.clear()
+            with super().transaction():
+                yield
+            self._drop_old_files()
 
     # Pools.
 
@@ -222,20 +225,28 @@ class CallStore(Database):
                 found[number] = self._value(number, "arguments", rows[0][0])
         return found
 
-    def settle(self, outcomes: Iterable[tuple[int, int, Any]], now: float) -> None:
-        """Write (number, status, payload) of inputs that have no outcome yet; the others keep theirs."""
+    def settle(self, outcomes: Iterable[tuple[int, int, Any]], now: float) -> set[int]:
+        """Write (number, status, payload) of inputs that have no outcome yet; returns the others, which keep
+        theirs.
+        """
         done: dict[int, int] = {}
+        late: set[int] = set()
         query = "UPDATE inputs SET status = ?, outcome = ?, arguments = NULL WHERE id = ? AND status IS NULL"
         with self._lock, self._explained():
             run = self._connection.execute
             for number, status, payload in outcomes:
-                kept = self._kept(number, "outcome", _packed(payload))
-                if run(query, (status, kept, number)).rowcount:
+                value = _packed(payload)
+                if len(value) > FILE_BYTES and not self.open_among([number]):
+                    late.add(number)  # Its file, if it is one, is that of the first outcome.
+                    continue
+                if run(query, (status, self._kept(number, "outcome", value), number)).rowcount:
                     done[number // POSITIONS] = done.get(number // POSITIONS, 0) + 1
                     if number in self._large:
-                        self._old_files.append(self._file(number, "arguments"))
-                        self._large.discard(number)
+                        self._old_files.append((number, "arguments"))
+                else:
+                    late.add(number)
         self._count_done(done, now)
+        return late
 
     def settle_rest(self, call: Call, status: int, payload: Any, now: float) -> int:
         """End every input without an outcome with this one; returns how many there were."""
@@ -247,8 +258,7 @@ class CallStore(Database):
             values = (status, _packed(payload), call.first, call.first + POSITIONS)
             count = self._connection.execute(query, values).rowcount
         mine = [number for number in self._large if number // POSITIONS == call.number]
-        self._old_files += [self._file(number, "arguments") for number in mine]
-        self._large.difference_update(mine)
+        self._old_files += [(number, "arguments") for number in mine]
         self._count_done({call.number: count}, now)
         return count
 
@@ -261,14 +271,17 @@ class CallStore(Database):
         """(status, payload) of so many inputs from that position on, in their order; None: none yet."""
         query = "SELECT id, status, outcome FROM inputs WHERE id >= ? AND id < ? ORDER BY id"
         start = call.first + first
-        found = []
+        found: list[tuple[int | None, Any]] = []
         size = 0
-        for number, status, value in self._run(query, start, start + limit):
-            payload = None if status is None else pickle.loads(self._value(number, "outcome", value))
-            size += len(payload) if isinstance(payload, bytes) else 0
-            found.append((status, payload))
-            if size > WINDOW_BYTES:
-                break
+        with self._lock, self._explained():
+            rows = self._connection.execute(query, (start, start + limit))
+            for number, status, kept in rows:
+                value = self._value(number, "outcome", kept)
+                found.append((status, None if status is None else pickle.loads(value)))
+                size += len(value)
+                if size > WINDOW_BYTES:
+                    break
+            rows.close()
         return found
 
     def statuses(self, call: Call, limit: int) -> list[int | None]:
@@ -305,9 +318,9 @@ class CallStore(Database):
         """Its answer is known."""
         self._run("DELETE FROM batches WHERE dispatcher = ? AND number = ?", dispatcher, number)
 
-    def delete_batches_of(self, container: str) -> None:
-        """The container is dead."""
-        self._run("DELETE FROM batches WHERE container = ?", container)
+    def delete_batches_of(self, dispatcher: str, container: str) -> None:
+        """The container is dead; what an earlier process sent there is settled by itself."""
+        self._run("DELETE FROM batches WHERE dispatcher = ? AND container = ?", dispatcher, container)
 
     def batches(self) -> list[SentBatch]:
         """What containers may have, the oldest first."""
@@ -329,7 +342,7 @@ class CallStore(Database):
                 first,
                 first + POSITIONS,
             )
-            self._old_files += [self._file(file[0], "outcome") for file in files]
+            self._old_files += [(file[0], "outcome") for file in files]
             self._run("DELETE FROM inputs WHERE id >= ? AND id < ?", first, first + POSITIONS)
             self._run("UPDATE calls SET expired = 1 WHERE number = ?", number)
         self._run("DELETE FROM calls WHERE expired AND over_at < ?", before - FORGET_EXPIRED_S)
@@ -362,37 +375,48 @@ class CallStore(Database):
             file.write(value)
             file.flush()
             os.fsync(file.fileno())
-        folder = os.open(self._files, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(self._files)
         if what == "arguments":
             self._large.add(number)
         return len(value)
 
     def _value(self, number: int, what: str, kept: bytes | int | None) -> bytes:
         if isinstance(kept, int):
-            return self._file(number, what).read_bytes()
+            with self._explained():
+                return self._file(number, what).read_bytes()
         return kept or b""
 
     def _drop_old_files(self) -> None:
         files, self._old_files = self._old_files, []
-        for file in files:
+        for number, what in files:
+            if what == "arguments":
+                self._large.discard(number)
             with contextlib.suppress(OSError):
-                file.unlink()
+                self._file(number, what).unlink()
 
     def _drop_orphaned_files(self) -> None:
         """Files whose row was never written, or has dropped them: their writer was killed in between."""
-        for path in self._files.glob("*.*"):
-            number, _, what = path.name.partition(".")
-            query = "SELECT typeof(arguments), typeof(outcome) FROM inputs WHERE id = ?"
-            rows = self._run(query, int(number))
+        query = "SELECT typeof(arguments), typeof(outcome) FROM inputs WHERE id = ?"
+        for path in self._files.iterdir():
+            name, _, what = path.name.partition(".")
+            if not name.isdecimal() or what not in {"arguments", "outcome"}:
+                continue  # Not ours.
+            number = int(name)
+            rows = self._run(query, number)
             if not rows or rows[0][what != "arguments"] != "integer":
-                self._old_files.append(path)
+                self._old_files.append((number, what))
             elif what == "arguments":
-                self._large.add(int(number))
+                self._large.add(number)
         self._drop_old_files()
+
+
+def _sync_folder(path: Path) -> None:
+    """The names of the files in it are on the disk when this returns."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _packed(payload: Any) -> bytes:

@@ -55,7 +55,9 @@ class GroupCommit:
     def _write_group(self) -> None:
         group: list[Operation] = []
         while self._pending and len(group) < GROUP_MAX:
-            group.append(self._pending.popleft())
+            one = self._pending.popleft()
+            if one[1].set_running_or_notify_cancel():  # From here on it cannot be cancelled.
+                group.append(one)
         if group:
             self._write(group)
 

@@ -139,7 +139,7 @@ def test_queue_and_container_die_together(actors: Actors, runs: Runs, at_most_on
         os.kill(actors.call_queue, 9)
         kill(pid)
         if at_most_once:
-            with pytest.raises(InputLostError, match="an input of work is lost: .*container"):
+            with pytest.raises(InputLostError, match=r"an input of work is lost: .*container"):
                 victim.get(60)
         else:
             assert victim.get(60)[0] == 0

@@ -28,8 +28,9 @@ from flexray.core.events import (
 )
 from flexray.core.occupancy import KEEP_ANSWER_S, Arrival, Occupancy
 from flexray.core.pool import Pool, PoolConfig
+from flexray.core.recovery import Recovery
 from flexray.core.reporting import ASK_TIMEOUT_S
-from flexray.core.status import LOST, OK, REFUSED
+from flexray.core.status import LOST, OK, REFUSED, UNSTARTED
 from tests.sim.invariants import Checks
 from tests.sim.scenarios import Faults, Scenario
 from tests.sim.truth import Violation
@@ -472,6 +473,42 @@ def starts_that_fail_are_spaced_out() -> None:
     _promise(world.truth[0].settled == [5], f"settled as {world.truth[0].settled}")
 
 
+def spawned_inputs_count_in_no_limit_but_their_own() -> None:
+    """Far more spawned inputs than the limits wait; the calls of others are admitted beside them."""
+    limits, settings = Limits(pending=5, total=10), AutoscalerSettings(max_containers=1)
+    scenario = Scenario(11, limits=limits, settings=settings, service_s=1.0, service_spread=0.0, spawned=True)
+    world = World(scenario)
+    queue, calling = world.queue, world.callers["d1"]
+    assert queue is not None
+    world.at(0.0, lambda: queue.submit(list(range(100))))
+    world.at(1.5, lambda: calling.submit(list(range(100, 105)), patient=False))
+    _played(world, 3.0)
+    refused = [truth.input_id for truth in world.truth.values() if REFUSED in truth.settled]
+    _promise(not refused, f"4: {refused} were refused beside spawned inputs")
+
+
+def the_newest_batch_speaks_for_an_input() -> None:
+    """An input that came back from one batch and was sent in another waits for the other's answer."""
+    recovery = Recovery()
+    recovery.add(("d", 1), [1, 2])
+    recovery.add(("d", 2), [2])
+    outcomes, again = recovery.take(("d", 1), (1, 2), {}, bytes([OK, UNSTARTED]), ["one", None])
+    _promise((outcomes, again) == ([(1, OK, "one")], []), f"7: {outcomes}, {again} after the older batch")
+    outcomes, again = recovery.take(("d", 2), (2,), {}, bytes([OK]), ["two"])
+    _promise((outcomes, again, len(recovery)) == ([(2, OK, "two")], [], 0), f"7: {outcomes}, {again} at last")
+
+
+def the_pool_is_scaled_for_what_is_only_stored() -> None:
+    """A hundred spawned inputs of a second each, of which eight are in memory: more containers start."""
+    scenario = Scenario(12, callers=1, service_s=1.0, service_spread=0.0, spawned=True, cluster_containers=50)
+    world = World(scenario)
+    queue = world.queue
+    assert queue is not None
+    world.at(0.0, lambda: queue.submit(list(range(100))))
+    _played(world, 3.0)
+    _promise(world.live > 12, f"6: {world.live} containers for 100 inputs of a second")
+
+
 PROMISES: dict[str, Callable[[], None]] = {
     promise.__name__: promise
     for promise in (
@@ -503,5 +540,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_restarted_controller_stops_nothing_that_is_held,
         long_inputs_get_one_container_each_in_the_same_event,
         starts_that_fail_are_spaced_out,
+        spawned_inputs_count_in_no_limit_but_their_own,
+        the_newest_batch_speaks_for_an_input,
+        the_pool_is_scaled_for_what_is_only_stored,
     )
 }

@@ -180,8 +180,18 @@ def _with_streams(base: Scenario, rng: random.Random) -> Scenario:
 def _with_queue(base: Scenario, rng: random.Random) -> Scenario:
     faults = rng.choice((Faults(), Faults(), _FAULTS["losses"], _FAULTS["deaths"], _FAULTS["restarts"]))
     limits = rng.choice((Limits(), _small_limits(rng)))
-    kills = rng.choice((0.0, 0.3, 1.0))
-    return replace(base, spawned=True, limits=limits, faults=replace(faults, kill_queue=kills))
+    faults = replace(faults, kill_queue=rng.choice((0.0, 0.3, 1.0)))
+    once = rng.random() < 0.3
+    retries, fail_chance = rng.choice(((None, 0.0), (Retries(max_retries=2, initial_delay=3.0), 0.3)))
+    return replace(
+        base,
+        spawned=True,
+        limits=limits,
+        faults=faults,
+        at_most_once=once,
+        retries=retries,
+        fail_chance=fail_chance,
+    )
 
 
 def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:

@@ -102,7 +102,7 @@ def test_a_second_owner_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(database, "OWNER_TIMEOUT_S", 0)
     with Store(path), pytest.raises(ExecutionError, match="locked") as caught:
         Store(path)
-    assert "another controller holds this file" in str(caught.value)
+    assert "another process holds this file" in str(caught.value)
 
 
 def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
