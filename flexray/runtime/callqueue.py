@@ -169,8 +169,15 @@ class CallQueue:
             raise InputCancelledError(f"{pool.config.name} cannot be spawned: its app has ended")
         limit, call_id = pool.config.limits.spawn_pending, spawned.call_id
         now = time.time()
+        expected = 0
+
+        def expect(count: int) -> None:
+            nonlocal expected
+            pool.expect(count - expected)
+            expected = count
 
         def write() -> tuple[Call | None, int, int]:
+            expect(0)  # It runs twice where another of its group fails.
             call = self._store.call(call_id)
             known = 0 if call is None else max(0, call.added - first)
             room = max(0, limit - pool.waiting)
@@ -182,14 +189,17 @@ class CallQueue:
             if call.size is not None and first + accepted > call.added:
                 raise InputCancelledError(f"call {call_id} was cancelled while inputs were added to it")
             new = self._store.add_inputs(call, first, arguments[:accepted])
-            pool.expect(new)
+            expect(new)
             if spawned.is_whole:
                 self._store.close_call(call, now)
             return call, accepted, new
 
         def hand_over(written: Future[tuple[Call | None, int, int]]) -> None:
             """On the writer's thread, in the order of the writes."""
-            call, accepted, new = (None, 0, 0) if written.exception() else written.result()
+            if written.cancelled() or written.exception() is not None:
+                expect(0)
+                return
+            call, accepted, new = written.result()
             if call is not None and new:
                 start = first + accepted - new
                 mine = arguments[accepted - new : accepted]

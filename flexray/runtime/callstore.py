@@ -324,11 +324,12 @@ class CallStore(Database):
 
     def batches(self) -> list[SentBatch]:
         """What containers may have, the oldest first."""
-        rows = self._run(
-            "SELECT dispatcher, number, pool, container, lease, inputs FROM batches "
-            "ORDER BY dispatcher, number"
-        )
-        return [SentBatch(*row[:5], *pickle.loads(row[5])) for row in rows]
+        rows = self._run("SELECT dispatcher, number, pool, container, lease, inputs FROM batches")
+        batches = [SentBatch(*row[:5], *pickle.loads(row[5])) for row in rows]
+        since: dict[str, int] = {}
+        for batch in batches:  # Leases rise for ever, so an earlier process had the lower ones.
+            since[batch.dispatcher] = min(batch.lease, since.get(batch.dispatcher, batch.lease))
+        return sorted(batches, key=lambda batch: (since[batch.dispatcher], batch.number))
 
     # Time.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -142,7 +142,7 @@ class SpawnedPool(PoolClient):
             progress = self._calls[call.number] = _Progress(call, call.first - 1, 0, 0)
         progress.open += len(arguments)
         start = call.first + first
-        if not self._stored and len(self._inputs) + len(arguments) <= WINDOW:
+        if not self._stored and self._has_room(arguments):
             progress.read_to = start + len(arguments) - 1
             self._submit([Waiting(start + i, 1, value) for i, value in enumerate(arguments)])
             self._take(StoredChanged(0, len(arguments)))
@@ -151,15 +151,19 @@ class SpawnedPool(PoolClient):
             self._stored += len(arguments)
             self._feed(len(arguments))
 
+    def _has_room(self, arguments: Sequence[bytes]) -> bool:
+        size = self._bytes + sum(map(len, arguments))
+        return len(self._inputs) + len(arguments) <= WINDOW and size <= WINDOW_BYTES
+
     def _feed(self, arrived: int = 0) -> None:
         """Bring inputs into memory, the oldest call's first, where less than half a window is there."""
         window = max(WINDOW, 4 * self._dispatch.assigned)
         while self._stored and len(self._inputs) < window / 2 and self._bytes < WINDOW_BYTES:
             progress = next(p for p in self._calls.values() if p.stored)
             room = window - len(self._inputs)
-            rows = self._read(progress, room)
+            rows = self._read(progress, min(room, progress.stored))  # What follows is not placed yet.
             progress.read_to = rows[-1].number if rows else progress.call.first + POSITIONS
-            mine = [row for row in rows if row.number not in self._recovery]
+            mine = [r for r in rows if r.number not in self._recovery and r.number not in self._inputs]
             progress.stored = max(0, progress.stored - len(mine)) if rows else 0
             self._stored = sum(p.stored for p in self._calls.values())
             self._submit(mine)
@@ -202,12 +206,13 @@ class SpawnedPool(PoolClient):
                 sent.append(self._sent(effect))
         over = event.batch_id if type(event) is BatchReturned else None
         dead = event.container_id if type(event) is ContainerLost else None
+        late: set[int] = set()
         if outcomes or sent or attempts or over is not None or dead is not None:
-            self._write(outcomes, sent, attempts, over, dead)
+            late = self._write(outcomes, sent, attempts, over, dead)
         for effect in effects:
             self._perform(effect)
         if outcomes:
-            self._told(_news(outcomes))
+            self._told(_news(outcomes, late))
             self._count(outcomes)
             self._feed()
 
@@ -241,25 +246,27 @@ class SpawnedPool(PoolClient):
         attempts: Mapping[int, int],
         over: int | None,
         dead: str | None,
-    ) -> None:
+    ) -> set[int]:
+        """Returns inputs that had an outcome before: they were cancelled, say."""
         store, now = self._store, time.time()
 
-        def write() -> None:
-            if outcomes:
-                store.settle(outcomes, now)
+        def write() -> set[int]:
+            late = store.settle(outcomes, now)
             if over is not None:
                 store.delete_batch(self._dispatcher.process, over)
             if dead is not None:
-                store.delete_batches_of(dead)
+                store.delete_batches_of(self._dispatcher.process, dead)
             if attempts:
                 store.set_attempts(attempts)
             if sent:
                 store.add_batches(sent)
+            return late
 
-        self._until_written(write)
+        late = self._until_written(write)
         failure = next((outcome for outcome in outcomes if outcome[1] == START_FAILED), None)
         if failure is not None:
             self._fail_stored(failure[2])
+        return late
 
     def _until_written(self, write: Callable[[], R]) -> R:
         while True:
@@ -273,7 +280,7 @@ class SpawnedPool(PoolClient):
         """No container can start: what has not been read fails with the start's error, too."""
         for progress in [p for p in self._calls.values() if p.stored]:
             while progress.stored:
-                rows = self._read(progress, WINDOW)
+                rows = self._read(progress, min(WINDOW, progress.stored))
                 numbers = [row.number for row in rows if row.number not in self._recovery]
                 outcomes: list[Outcome] = [(number, START_FAILED, failure) for number in numbers]
                 self._until_written(lambda outcomes=outcomes: self._store.settle(outcomes, time.time()))  # type: ignore[misc]
@@ -338,15 +345,15 @@ class SpawnedPool(PoolClient):
         told, again = self._recovery.take(key, batch.inputs, batch.attempts, statuses, payloads, cause)
         outcomes = [_storable(*outcome) for outcome in told]
 
-        def write() -> dict[int, bytes]:
-            self._store.settle(outcomes, time.time())
+        def write() -> tuple[set[int], dict[int, bytes]]:
+            late = self._store.settle(outcomes, time.time())
             self._store.delete_batch(*key)
-            return self._store.arguments(number for number, _ in again)
+            return late, self._store.arguments(number for number, _ in again)
 
-        arguments = self._until_written(write)
+        late, arguments = self._until_written(write)
         self._count(outcomes)
         self._submit([Waiting(n, attempt, arguments[n]) for n, attempt in again if n in arguments])
-        self._told(_news(outcomes))
+        self._told(_news(outcomes, late))
         self._feed()
 
     def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
@@ -354,10 +361,13 @@ class SpawnedPool(PoolClient):
         return {n: self._calls[n].call.id for n in numbers if n in self._calls}
 
 
-def _news(outcomes: Iterable[Outcome]) -> dict[int, News]:
+def _news(outcomes: Iterable[Outcome], late: Container[int] = ()) -> dict[int, News]:
+    """What waiters are told; of a late outcome only that there is one, for an earlier one counts."""
     news: dict[int, News] = {}
     for number, status, payload in outcomes:
-        news.setdefault(number // POSITIONS, {})[number % POSITIONS] = (status, payload)
+        of_call = news.setdefault(number // POSITIONS, {})
+        if number not in late:
+            of_call[number % POSITIONS] = (status, payload)
     return news
 
 
