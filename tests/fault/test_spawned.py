@@ -303,7 +303,7 @@ def run_under_deaths(
         assert sum(told.check() for told in calls) == count, f"seed {SEED}"
         assert set(runs.counts()) == {str(x) for x in range(count)}, f"seed {SEED}"
         touched = {run.name for run in runs.all() if run.pid in killed}
-        assert runs.repeated() <= touched, f"seed {SEED}: {runs.repeated() - touched}"
+        assert runs.repeated() <= touched, [run for run in runs.all() if run.name in runs.repeated() - touched]
         assert not runs.overlapping(), f"seed {SEED}: {runs.overlapping()}"
     finally:
         victim.close()

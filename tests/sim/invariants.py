@@ -52,8 +52,8 @@ class Checks:
         self._knows_all = not (faults.restart_controller and cut_off)
         """No caller can be cut off while the controller restarts (invariant 5)."""
         self._patience_s = BESIDE_FREE_SLOT_S if world.scenario.is_calm else CUT_OFF_S
-        if faults.lose:
-            self._patience_s += PARKED_TIMEOUT_S  # After one message the next may be lost, too.
+        if faults.restart_controller and faults.lose:
+            self._patience_s += PARKED_TIMEOUT_S  # The first report after a restart may be lost, too.
         world.after_control = self.check_control
 
     # After every event of the controller.
@@ -173,7 +173,7 @@ class Checks:
         if not condition:
             return None
         since = self.world.now if since is None else since
-        if self.world.now - since > patience_s:
+        if self.world.now - max(since, self.world.lost_at) > patience_s:
             self._fail(f"{what} since {since:.2f}")
         return since
 

@@ -76,6 +76,8 @@ class World:
         self.unstarted_batches = 0
         """Each may have turned a slot's one assigned input into a waiting one."""
         self.starts = 0
+        self.lost_at = 0.0
+        """When the newest message was lost: whoever waits for it waits from then on."""
         self.epoch = 0
         self.highest_container = 0
         self.stalled_until = 0.0
@@ -153,7 +155,9 @@ class World:
 
     def send(self, action: Callable[[], None]) -> None:
         faults = self.scenario.faults
-        if not self.chance(faults.lose):
+        if self.chance(faults.lose):
+            self.lost_at = self.now
+        else:
             self.deliver(action)
         if self.chance(faults.repeat):
             self.deliver(action)
