@@ -197,7 +197,7 @@ class _Steps:
     def __init__(self, call_id: str, timeout: Any, index: Any) -> None:
         if type(index) is not int or index < 0:
             raise InvalidError(f"index is {index!r:.60}", "it is the position of an input, 0 or more")
-        if timeout is not None and (not isinstance(timeout, int | float) or timeout < 0):
+        if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
             raise InvalidError(f"timeout is {timeout!r:.60}", "it is in seconds, 0 or more, or None")
         self._call_id = call_id
         self._timeout_s = timeout

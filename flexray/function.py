@@ -259,7 +259,8 @@ class Function(Variants, Generic[P, R]):
 
     def _spawn_map(self, *iterators: Any, kwargs: Mapping[str, Any] | None = None) -> FunctionCall[R]:
         inputs, _ = zipped(iterators)
-        return self._spawning("spawn_map").run(inputs, dict(kwargs or {}), self._method)
+        given = _checked_kwargs(f"spawn_map of {self.name}", kwargs)
+        return self._spawning("spawn_map").run(inputs, given, self._method)
 
     async def _spawn_map_async(
         self, *iterators: Any, kwargs: Mapping[str, Any] | None = None
@@ -268,8 +269,9 @@ class Function(Variants, Generic[P, R]):
             inputs: Any = _zipped_async(iterators)
         else:
             inputs, _ = zipped(iterators)
+        given = _checked_kwargs(f"spawn_map of {self.name}", kwargs)
         spawning = await _in_thread(lambda: self._spawning("spawn_map"))
-        return await spawning.run_async(inputs, dict(kwargs or {}), self._method)
+        return await spawning.run_async(inputs, given, self._method)
 
     def _spawning(self, method: str) -> Spawning[R]:
         self._refuse_generator(method)
@@ -486,18 +488,21 @@ def _map_options(name: str, keywords: MapKeywords) -> MapOptions:
                 f"map of {name} got an unknown keyword {keyword!r}",
                 f"it takes {', '.join(known)}; arguments of the function go into kwargs={{...}}",
             )
-    kwargs = keywords.get("kwargs") or {}
-    if not isinstance(kwargs, dict):
-        raise InvalidError(
-            f"map of {name} got kwargs={kwargs!r:.80}, of type {type(kwargs).__name__}",
-            'kwargs is a dict of arguments that go with every input, as in kwargs={"scale": 2}',
-        )
     return MapOptions(
-        kwargs=kwargs,
+        kwargs=_checked_kwargs(f"map of {name}", keywords.get("kwargs")),
         ordered=keywords.get("order_outputs", True),
         return_exceptions=keywords.get("return_exceptions", False),
         progress=keywords.get("progress"),
     )
+
+
+def _checked_kwargs(what: str, kwargs: Any) -> dict[str, Any]:
+    if kwargs and not isinstance(kwargs, Mapping):
+        raise InvalidError(
+            f"{what} got kwargs={kwargs!r:.80}, of type {type(kwargs).__name__}",
+            'kwargs is a dict of arguments that go with every input, as in kwargs={"scale": 2}',
+        )
+    return dict(kwargs or {})
 
 
 def _loop_is_running() -> bool:

@@ -48,7 +48,8 @@ def lasting(args: tuple[Any, ...], kwargs: Mapping[str, Any], method: str) -> by
 
 
 def _is_reference(value: Any) -> bool:
-    return type(value).__module__ == "ray._raylet" and type(value).__name__ == "ObjectRef"
+    kind = type(value)
+    return kind.__name__ == "ObjectRef" and kind.__module__.partition(".")[0] == "ray"
 
 
 def _resolved(value: Any) -> Any:
@@ -116,9 +117,13 @@ class Spawning(Generic[R]):
 
         try:
             await self._add_async([])
+            is_async = not hasattr(inputs, "__next__")
+            read = iter(()) if is_async else inputs
             while True:
-                read = inputs if hasattr(inputs, "__next__") else iter(await _some(inputs))
                 chunk = self._chunk(read, kwargs, method)
+                if not chunk and is_async:  # A chunk may leave some of what was read.
+                    read = iter(await _some(inputs))
+                    chunk = self._chunk(read, kwargs, method)
                 if not chunk:
                     break
                 rest = await self._add_async(chunk)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from flexray.context import POSITIONS
 from flexray.core.status import SpawnedCall
+from flexray.errors import ExecutionError
 from flexray.runtime.database import Database, make_private_directory
 
 SCHEMAS = (
@@ -36,7 +37,7 @@ CREATE INDEX calls_of_parents ON calls (parent) WHERE parent IS NOT NULL;
 CREATE TABLE inputs (id INTEGER PRIMARY KEY, status INTEGER, attempt INTEGER, arguments, outcome);
 CREATE TABLE batches (
     dispatcher TEXT NOT NULL, number INTEGER NOT NULL, pool INTEGER NOT NULL, container TEXT NOT NULL,
-    lease INTEGER NOT NULL, inputs BLOB NOT NULL, PRIMARY KEY (dispatcher, number)
+    lease INTEGER NOT NULL, inputs BLOB NOT NULL, PRIMARY KEY (dispatcher, pool, number)
 ) WITHOUT ROWID;
 """,
 )
@@ -88,6 +89,7 @@ class SentBatch:
 
     dispatcher: str
     number: int
+    """Each dispatcher counts those of each pool by themselves."""
     pool: int
     container: str
     lease: int
@@ -115,16 +117,30 @@ class CallStore(Database):
         with self._explained():
             make_private_directory(self._files)
             _sync_folder(self.path.parent)
+            self._inode = self.path.stat().st_ino
         self._drop_orphaned_files()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside is kept together, or nothing of it; files of dropped values go once it is."""
         with self._lock:
+            self._check_place()
             self._old_files.clear()
             with super().transaction():
                 yield
             self._drop_old_files()
+
+    def _check_place(self) -> None:
+        """An open file can be written after it was moved away, but nobody would find it after a restart."""
+        try:
+            is_there = self.path.stat().st_ino == self._inode
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise ExecutionError(
+                f"the state in {self.path} cannot be used: it was moved away or deleted",
+                "put it back, or start without it: end the actor flexray:call-queue with ray.kill",
+            )
 
     # Pools.
 
@@ -226,9 +242,7 @@ class CallStore(Database):
         return found
 
     def settle(self, outcomes: Iterable[tuple[int, int, Any]], now: float) -> set[int]:
-        """Write (number, status, payload) of inputs that have no outcome yet; returns the others, which keep
-        theirs.
-        """
+        """Write (number, status, payload) of inputs without an outcome; returns those that had one."""
         done: dict[int, int] = {}
         late: set[int] = set()
         query = "UPDATE inputs SET status = ?, outcome = ?, arguments = NULL WHERE id = ? AND status IS NULL"
@@ -314,9 +328,10 @@ class CallStore(Database):
             rows = [(attempt, number) for number, attempt in attempts.items()]
             self._connection.executemany("UPDATE inputs SET attempt = ? WHERE id = ?", rows)
 
-    def delete_batch(self, dispatcher: str, number: int) -> None:
+    def delete_batch(self, dispatcher: str, pool: int, number: int) -> None:
         """Its answer is known."""
-        self._run("DELETE FROM batches WHERE dispatcher = ? AND number = ?", dispatcher, number)
+        query = "DELETE FROM batches WHERE dispatcher = ? AND pool = ? AND number = ?"
+        self._run(query, dispatcher, pool, number)
 
     def delete_batches_of(self, dispatcher: str, container: str) -> None:
         """The container is dead; what an earlier process sent there is settled by itself."""
@@ -326,10 +341,11 @@ class CallStore(Database):
         """What containers may have, the oldest first."""
         rows = self._run("SELECT dispatcher, number, pool, container, lease, inputs FROM batches")
         batches = [SentBatch(*row[:5], *pickle.loads(row[5])) for row in rows]
-        since: dict[str, int] = {}
-        for batch in batches:  # Leases rise for ever, so an earlier process had the lower ones.
-            since[batch.dispatcher] = min(batch.lease, since.get(batch.dispatcher, batch.lease))
-        return sorted(batches, key=lambda batch: (since[batch.dispatcher], batch.number))
+        since: dict[tuple[str, int], int] = {}
+        for batch in batches:  # Leases of a pool rise for ever, so an earlier process had the lower ones.
+            sender = batch.dispatcher, batch.pool
+            since[sender] = min(batch.lease, since.get(sender, batch.lease))
+        return sorted(batches, key=lambda batch: (since[batch.dispatcher, batch.pool], batch.number))
 
     # Time.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -123,6 +124,7 @@ def sweep(directory: Path, unused_s: float = KEPT_UNUSED_S) -> list[Path]:
         with contextlib.suppress(OSError, sqlite3.Error):
             if _last_used(path) < time.time() - unused_s and _is_free(path):
                 path.unlink()
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)  # Its large values.
                 swept.append(path)
     return swept
 

@@ -253,7 +253,7 @@ class SpawnedPool(PoolClient):
         def write() -> set[int]:
             late = store.settle(outcomes, now)
             if over is not None:
-                store.delete_batch(self._dispatcher.process, over)
+                store.delete_batch(self._dispatcher.process, self.number, over)
             if dead is not None:
                 store.delete_batches_of(self._dispatcher.process, dead)
             if attempts:
@@ -347,7 +347,7 @@ class SpawnedPool(PoolClient):
 
         def write() -> tuple[set[int], dict[int, bytes]]:
             late = self._store.settle(outcomes, time.time())
-            self._store.delete_batch(*key)
+            self._store.delete_batch(batch.dispatcher, self.number, batch.number)
             return late, self._store.arguments(number for number, _ in again)
 
         late, arguments = self._until_written(write)

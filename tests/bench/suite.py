@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from tests.bench import calls, core_rows, imports, inside, maps, scale_up
+from tests.bench import calls, core_rows, durable, imports, inside, maps, scale_up
 from tests.bench.measure import Plan, Row
 
 Benchmark = Callable[[Plan], list[Row]]
@@ -28,6 +28,9 @@ WITH_RAY: Mapping[str, Benchmark] = {
     "awaits": inside.awaits,
     "batches": inside.batches,
     "stream": inside.stream,
+    "spawn": durable.spawn,
+    "drain": durable.drain,
+    "million": durable.million,
 }
 TAKES_MINUTES: Mapping[str, Benchmark] = {
     "parameter-sets": inside.parameter_sets,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -64,6 +64,17 @@ def wait_for_begin(runs: Runs, *names: int) -> dict[str, int]:
     return {run.name: run.pid for run in runs.all()}
 
 
+def check_ends(inputs: list[tuple[flexray.FunctionCall[tuple[int, int]], int, int]]) -> list[int]:
+    """Wait for (call, index, result wanted) of inputs; returns those that are lost."""
+    lost = []
+    for call, index, x in inputs:
+        try:
+            assert call.get(60, index=index)[0] == x
+        except InputLostError:
+            lost.append(x)
+    return lost
+
+
 # One death, or two at once.
 
 
@@ -97,18 +108,16 @@ def test_an_input_that_ends_while_there_is_no_call_queue_has_run_once(
         assert runs.counts() == {"0": 1}
 
 
+@pytest.mark.long
 def test_a_get_that_has_waited_for_long_outlives_the_call_queue(actors: Actors, runs: Runs) -> None:
     app, work = make_app("waits", runs)
     with detached(app):
         call = work.spawn(0, 33.0)
         wait_for_begin(runs, 0)
-        began_at = time.monotonic()
 
         def kill_late() -> None:
-            Event().wait(began_at + 28.5 - time.monotonic())  # The question ends after 30 s.
+            Event().wait(28.5)  # One question waits for 30 s, and a restart is waited out for as long.
             kill(actors.call_queue)
-
-        from threading import Thread
 
         killer = Thread(target=kill_late)
         killer.start()
@@ -143,7 +152,8 @@ def test_queue_and_container_die_together(actors: Actors, runs: Runs, at_most_on
                 victim.get(60)
         else:
             assert victim.get(60)[0] == 0
-        assert [x for x, _ in others.iter()] == list(range(1, 60))
+        lost = check_ends([(others, x - 1, x) for x in range(1, 60)])
+        assert len(lost) <= at_most_once  # The other container was just being sent one.
     assert runs.counts()["0"] == (1 if at_most_once else 2)
     assert runs.repeated() <= {run.name for run in runs.all() if run.pid == pid}
     assert not runs.overlapping()
@@ -158,18 +168,12 @@ def test_everything_dies_at_once_and_every_call_ends(actors: Actors, runs: Runs,
         killed = set(actors.containers("all-die").values())
         for pid in (actors.call_queue, actors.controller, *killed):
             os.kill(pid, 9)
-        ended: list[int | str] = []
-        for call in calls:
-            try:
-                ended.append(call.get(60)[0])
-            except InputLostError:
-                ended.append("lost")
-    touched = {int(run.name) for run in runs.all() if run.pid in killed and run.ended_at is None}
+        lost = check_ends([(call, 0, x) for x, call in enumerate(calls)])
     if at_most_once:
-        assert {x for x, end in enumerate(ended) if end == "lost"} <= touched | {2, 3}
+        assert 1 <= len(lost) <= 2  # One for each container.
         assert not runs.repeated()
     else:
-        assert ended == list(range(30))
+        assert not lost
     assert not runs.overlapping()
 
 
@@ -263,7 +267,7 @@ def test_what_a_caller_spawned_goes_on_when_it_dies_at_once(
 # Random deaths.
 
 
-def kill_some(actors: Actors, apps: list[str], chance: random.Random) -> set[int]:
+def kill_some(actors: Actors, chance: random.Random) -> set[int]:
     """The call queue, the controller, a container, or several of them; returns their processes."""
     alive = actors.alive()
     victims = []
@@ -291,19 +295,18 @@ def run_under_deaths(
     chance = random.Random(SEED)
     killed: set[int] = set()
     try:
-        victim_at = 0
         for spawner in (victim, other):
             spawner.wait_for_spawned()
-        for turn in range(deaths):
-            if turn == victim_at:
-                victim.process.kill()
+        victim.process.kill()
+        for _ in range(deaths):
             Event().wait(chance.uniform(0.5, 2.5))  # Until the next death.
-            killed |= kill_some(actors, ["victim", "other"], chance)
+            killed |= kill_some(actors, chance)
         calls = [*victim.calls, *other.calls]
         assert sum(told.check() for told in calls) == count, f"seed {SEED}"
         assert set(runs.counts()) == {str(x) for x in range(count)}, f"seed {SEED}"
         touched = {run.name for run in runs.all() if run.pid in killed}
-        assert runs.repeated() <= touched, [run for run in runs.all() if run.name in runs.repeated() - touched]
+        untouched = [run for run in runs.all() if run.name in runs.repeated() - touched]
+        assert not untouched, f"seed {SEED}: {untouched}"
         assert not runs.overlapping(), f"seed {SEED}: {runs.overlapping()}"
     finally:
         victim.close()

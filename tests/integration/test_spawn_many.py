@@ -342,8 +342,6 @@ def test_the_call_queue_dies_while_inputs_run_and_wait_and_each_runs_once(
 ) -> None:
     hold = holding(app, gate, max_containers=2)
     with app.run():
-        done = app.function(cpu=0, name="done")
-        assert done is not None
         call = hold.spawn_map(range(10))
         results_to_come = in_background(lambda: list(call.iter()))
         one_to_come = in_background(lambda: asyncio.run(call.get.aio(index=9)))
