@@ -55,6 +55,11 @@ class Cls(Variants):
             if "batching" in (said := marks_of(method)):
                 marks["batching"] = said["batching"]
         config = check_options(raw.__name__, given, overridden(marks, given))
+        if config.batching is not None and len(self.methods) > 1:
+            raise InvalidError(
+                f"class {config.name} has {len(self.methods)} methods and is batched",
+                "give a batched method a class of its own",
+            )
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.home = home

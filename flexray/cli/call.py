@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ import typer
 
 from flexray import backend
 from flexray.call import FunctionCall
+from flexray.errors import ExecutionError
 
 if TYPE_CHECKING:
     from flexray.core.status import CallInfo
@@ -29,8 +30,37 @@ CallId = Annotated[str, typer.Argument(metavar="ID", help="As `flexray call list
 def list_calls(
     limit: Annotated[int, typer.Option(help="How many, the newest first.", min=1)] = 20,
     as_json: AsJson = False,
-) -> None:
+) -> Callable[[], None]:
     """Show the newest calls."""
+    return lambda: _list(limit, as_json)
+
+
+@app.command("get")
+def get_result(
+    call_id: CallId,
+    index: Annotated[int, typer.Option(help="Position of the input, from 0.", min=0)] = 0,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait; by default as long as it takes.", min=0)
+    ] = None,
+    as_json: AsJson = False,
+) -> Callable[[], None]:
+    """Print the result of one input; fails as the input did."""
+    return lambda: _get(FunctionCall.from_id(call_id), index, timeout, as_json)
+
+
+@app.command("cancel")
+def cancel_call(
+    call_id: CallId,
+    terminate_containers: Annotated[
+        bool, typer.Option("--terminate-containers", help="Kill the containers that run it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> Callable[[], None]:
+    """End every input of a call that is not over."""
+    return lambda: _cancel(FunctionCall.from_id(call_id), terminate_containers, as_json)
+
+
+def _list(limit: int, as_json: bool) -> None:
     calls: Sequence[CallInfo] = backend.connect(join=True).ask_queue("newest", limit)
     if as_json:
         _print(json.dumps([_row(call) for call in calls], indent=2))
@@ -47,59 +77,33 @@ def list_calls(
     table.add_column("inputs", justify="right")
     table.add_column("over", justify="right")
     for name in ("state", "spawned"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for call in calls:
         row = _row(call)
-        ago = _duration(time.time() - call.created_at)
-        table.add_row(
-            call.call_id,
-            call.function,
-            row["app"],
-            f"{call.added:,}",
-            f"{call.done:,}",
-            row["state"],
-            f"{ago} ago",
-        )
-    Console().print(table)
+        counts = f"{call.added:,}", f"{call.done:,}"
+        ago = f"{_duration(time.time() - call.created_at)} ago"
+        table.add_row(call.call_id, call.function, row["app"], *counts, row["state"], ago)
+    Console(soft_wrap=True).print(table)
 
 
-@app.command("get")
-def get_result(
-    call_id: CallId,
-    index: Annotated[int, typer.Option(help="Position of the input, from 0.", min=0)] = 0,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait; by default as long as it takes.", min=0)
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the result of one input; fails as the input did."""
+def _get(call: FunctionCall[Any], index: int, timeout: float | None, as_json: bool) -> None:
     backend.connect(join=True)
     try:
-        result = FunctionCall.from_id(call_id).get(timeout=timeout, index=index)
+        result = call.get(timeout=timeout, index=index)
     except TimeoutError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise ExecutionError(str(error), "ask again later, or give --timeout more seconds") from None
     if as_json:
-        _print(json.dumps({"call": call_id, "index": index, "result": result}, default=repr))
+        _print(json.dumps({"call": call.object_id, "index": index, "result": result}, default=repr))
     elif result is not None:
         _print(result)
 
 
-@app.command("cancel")
-def cancel_call(
-    call_id: CallId,
-    terminate_containers: Annotated[
-        bool, typer.Option("--terminate-containers", help="Kill the containers that run it.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """End every input of a call that is not over."""
-    connected = backend.connect(join=True)
-    before: CallInfo = connected.ask_queue("info", FunctionCall.from_id(call_id).object_id)
-    FunctionCall.from_id(call_id).cancel(terminate_containers=terminate_containers)
+def _cancel(call: FunctionCall[Any], terminate_containers: bool, as_json: bool) -> None:
+    before: CallInfo = backend.connect(join=True).ask_queue("info", call.object_id)
+    call.cancel(terminate_containers=terminate_containers)
     count = before.added - before.done
     if as_json:
-        _print(json.dumps({"call": call_id, "cancelled": count}))
+        _print(json.dumps({"call": call.object_id, "cancelled": count}))
     else:
         _print(f"{count:,} of {before.added:,} inputs were not over and are cancelled")
 

@@ -26,9 +26,10 @@ SLOTS_ON_THREADS = 16
 """The most slots of a container on threads."""
 RUN_THREADS = 4 * SLOTS_ON_THREADS
 """Two batches per slot, and as many that are sent again where the first answer was lost."""
-GROUPS = {"control": 4, "parked": 64}
+THREADS = {"control": 4, "parked": 4 * SLOTS_ON_THREADS}
 LOOP_CALLS_MAX = 100_000
 """Calls under way on a loop: no bound that could ever be met."""
+CALLS_ON_LOOPS = {"control": LOOP_CALLS_MAX, "parked": LOOP_CALLS_MAX}
 
 _control = ray.method(concurrency_group="control")
 _parked = ray.method(concurrency_group="parked")
@@ -148,8 +149,11 @@ class LoopContainer(_Calls):
         await until_async(lambda wake: self._container.release(lease_number, wake))
 
 
-_as_actor: Any = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)  # type: ignore[call-overload]
-_on_threads, _on_loops = _as_actor(Container), _as_actor(LoopContainer)
+def _as_actor(container: type, groups: dict[str, int]) -> Any:
+    return ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=groups)(container)  # type: ignore[call-overload]
+
+
+_on_threads, _on_loops = _as_actor(Container, THREADS), _as_actor(LoopContainer, CALLS_ON_LOOPS)
 ACTORS = (_on_threads, _on_loops)
 
 

@@ -93,24 +93,36 @@ class CallQueue:
         for number, (pool_id, record) in (await self._write(self._store.pools)).items():
             self._add_pool(number, pool_id, record)
         calls = await self._write(self._store.open_calls)
+        restored = []
         for number, pool in self._pools.items():
             mine = [call for call in calls if call.pool == number]
             sent = [batch for batch in batches if batch.pool == number]
             if mine or sent:
-                self._restore(pool, mine, sent)
+                restored.append(self._restore(pool, mine, sent))
+        await asyncio.gather(
+            *restored
+        )  # Before anything is added, or its limit would see room that is taken.
         self._started.set()
         self._run(self._sweep())
 
-    def _restore(self, pool: SpawnedPool, calls: Sequence[Call], sent: Sequence[SentBatch]) -> None:
+    def _restore(
+        self, pool: SpawnedPool, calls: Sequence[Call], sent: Sequence[SentBatch]
+    ) -> asyncio.Future[None]:
+        restored: asyncio.Future[None] = self._loop.create_future()
+
         def restore() -> None:
-            still_open = self._writer.run(
-                lambda: self._store.open_among(number for batch in sent for number in batch.inputs)
-            )
-            pool.restore(calls, sent, still_open)
-            for batch in sent:
-                self._loop.call_soon_threadsafe(self._run, self._recover(pool, batch, still_open))
+            try:
+                still_open = self._writer.run(
+                    lambda: self._store.open_among(number for batch in sent for number in batch.inputs)
+                )
+                pool.restore(calls, sent, still_open)
+                for batch in sent:
+                    self._loop.call_soon_threadsafe(self._run, self._recover(pool, batch, still_open))
+            finally:
+                self._loop.call_soon_threadsafe(restored.set_result, None)
 
         self._soon(restore)
+        return restored
 
     async def _recover(self, pool: SpawnedPool, batch: SentBatch, still_open: set[int]) -> None:
         """Send a batch of an earlier process again, under its old name: its container knows it, or not."""

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import SimpleQueue
+from types import CoroutineType
 from typing import Any
 
 from flexray.config import FunctionConfig
@@ -175,11 +176,12 @@ class Runner:
             for job, position in worker.entries:
                 if job.work.key != key or position not in wanted:
                     continue
-                if self.streams.close((key, position)) or len(worker.entries) > 1:
-                    break  # Others of the same call are not ended with it.
+                is_stream = self.streams.close((key, position))
+                if (is_stream and not worker.is_on_loop) or len(worker.entries) > 1:
+                    break  # A thread sees it at its next result; others are not ended with it.
                 future = worker.future
                 if worker.task is not None and self._loop is not None:
-                    self._loop.call_soon_threadsafe(worker.task.cancel)
+                    self._loop.call_soon_threadsafe(_cancel, worker, job, position)
                 elif future is not None:
                     future.cancel()
                 else:
@@ -238,7 +240,10 @@ class Runner:
                     args, kwargs, name = arguments(job, position)
                     kind = target.kinds[name]
                     if kind is Kind.SYNC:
-                        outcome = OK, pack_result(target.methods[name](*args, **kwargs))
+                        result = target.methods[name](*args, **kwargs)
+                        if type(result) is CoroutineType:  # Of an async function that a decorator wraps.
+                            result = self._wait_on_loop(worker, self._in_time(result))
+                        outcome = OK, pack_result(result)
                     elif kind is Kind.GENERATOR:
                         outcome = self._drain(job, position, target.methods[name](*args, **kwargs))
                     else:
@@ -257,16 +262,18 @@ class Runner:
                 if not stream.put(pack_result(result)):
                     results.close()
                     return CANCELLED, None
-            return OK, pack_result(None)
         finally:
             self.streams.finish(key)
+        return (OK, pack_result(None)) if stream.wait_until_read() else (CANCELLED, None)
 
     def _wait_on_loop(self, worker: _Worker, coroutine: Any) -> Any:
         assert self._loop is not None
-        worker.future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        over = threading.Event()
+        worker.future = asyncio.run_coroutine_threadsafe(_telling(coroutine, over), self._loop)
         try:
             return worker.future.result()
         finally:
+            over.wait()  # A cancelled one may still be at its end, and the slot is one input's.
             worker.future = None
 
     def _wait_for(self, coroutine: Any) -> Any:
@@ -340,10 +347,10 @@ class Runner:
             async for result in results:
                 if not await stream.put_async(pack_result(result)):
                     return CANCELLED, None
-            return OK, pack_result(None)
         finally:
             await results.aclose()
             self.streams.finish(key)
+        return (OK, pack_result(None)) if await stream.wait_until_read_async() else (CANCELLED, None)
 
     # Gathered inputs.
 
@@ -489,6 +496,19 @@ def arguments(job: Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any],
         args = tuple([_resolve(value, values) for value in args])
         kwargs = {name: _resolve(value, values) for name, value in kwargs.items()}
     return args, kwargs, method
+
+
+async def _telling(coroutine: Any, over: threading.Event) -> Any:
+    try:
+        return await coroutine
+    finally:
+        over.set()
+
+
+def _cancel(worker: _Worker, job: Job, position: int) -> None:
+    """On the loop: end this input, if it still is what the task is at."""
+    if worker.task is not None and worker.entries == [(job, position)]:
+        worker.task.cancel()
 
 
 def _packed(result: Any) -> tuple[int, Any]:

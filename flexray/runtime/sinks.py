@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError
 
-from flexray.core.status import FAILED, OK
+from flexray.core.status import FAILED, LOST, OK
 from flexray.runtime.wire import ResultsMessage, decode_results
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class Stream:
         """The packed results in an answer, or in the error that came instead."""
         if isinstance(answer, RayError):
             self._ended = not isinstance(answer, ActorUnavailableError)
+            if self._ended and self.outcome is not None and self.outcome[0] == OK:
+                self.outcome = (LOST, "its container ended before all results were read")
             return []
         if answer is None:  # It has not begun there; or ended before it gave anything.
             self._ended = self._asked_late

@@ -35,6 +35,7 @@ class Stream:
         self.closed = False
         """Nobody reads any more."""
         self._over = False
+        self._all_read = False
 
     def put(self, item: Any) -> bool:
         """Add a result; blocks while 16 are not read. False: nobody wants more."""
@@ -55,6 +56,21 @@ class Stream:
             if len(self._items) == 1 or len(self._items) >= AHEAD_MAX:
                 self._wake()
             return True
+
+    def wait_until_read(self) -> bool:
+        """Until the reader has the last result, for an idle container may end. False: nobody reads."""
+        return bool(until(self._try_end))
+
+    async def wait_until_read_async(self) -> bool:
+        """The same for a coroutine."""
+        return bool(await until_async(self._try_end))
+
+    def _try_end(self, wake: Wake) -> Any:
+        with self._lock:
+            if self.closed or self._all_read:
+                return not self.closed
+            self._parked.append(wake)
+            return WAIT
 
     def finish(self) -> None:
         """No result follows."""
@@ -80,6 +96,9 @@ class Stream:
                 self._received += 1
             self._wake()
             ended = self._over or self.closed
+            if ended and not self._all_read:
+                self._all_read = True
+                self._wake()
             if self._items or ended:
                 return list(self._items), ended
             self._parked.append(wake)

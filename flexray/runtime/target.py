@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from flexray.decorators import ENTER, EXIT, hooks_of, methods_of, new_instance
+from flexray.decorators import ENTER, EXIT, BoundMethod, Marked, hooks_of, methods_of, new_instance
 
 logger = logging.getLogger("flexray")
 
@@ -61,7 +61,7 @@ class Target:
         """Whether anything does."""
         hooks = [hook for hooks in self._hooks.values() for hook in hooks]
         return any(kind.is_async for kind in self.kinds.values()) or any(
-            inspect.iscoroutinefunction(_plain(hook)) for hook in hooks
+            _may_give_coroutine(_plain(function)) for function in (*self.methods.values(), *hooks)
         )
 
     def run_hooks(self, role: str, run_coroutine: Callable[[Any], Any]) -> None:
@@ -71,12 +71,17 @@ class Target:
                 result = hook()
                 if inspect.iscoroutine(result):
                     run_coroutine(result)
-            except Exception:
+            except BaseException:
                 if role != EXIT:
                     raise
                 logger.exception("in an exit hook")  # The others run all the same.
 
 
 def _plain(function: Any) -> Any:
-    """The function as the user wrote it."""
-    return getattr(function, "__wrapped__", function)
+    """The function as the user wrote it, with the user's own decorators."""
+    return function.__wrapped__ if isinstance(function, BoundMethod | Marked) else function
+
+
+def _may_give_coroutine(function: Any) -> bool:
+    """It is async, or a decorator of the user's around what is."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function))

@@ -28,6 +28,8 @@ FILE_NAME = "c1.calls.sqlite"
 DISPATCHER = "d"
 SPAWNERS, SENDERS = 4, 3
 FAULTS = ("", "synchronous = OFF", "synchronous = NORMAL", "folders are not synced")
+CHECKPOINT_PAGES = 200
+"""A fifth of SQLite's own bound: there is more to meet, and less to copy."""
 LARGE_EVERY = 40
 """Of so many positions, one has large arguments and the next a large result."""
 
@@ -68,6 +70,8 @@ class Disk:
 
     def __init__(self, folder: Path, durable: Path) -> None:
         self._folder, self._durable = folder, durable
+        self._copies = durable.with_name(f"{durable.name}-copies")
+        self._copies.mkdir()
         self._unnamed: dict[Path, bytes] = {}
         """Files that were synced and their folder not yet."""
         self._fsync = os.fsync
@@ -79,7 +83,7 @@ class Disk:
         path = Path(f"/proc/self/fd/{fd}").readlink()
         with self._lock:
             if path.is_dir():
-                self._name_files(path)
+                self.keep_names(path)
             elif self._target(path).exists():
                 self.keep(path)
             else:
@@ -87,15 +91,24 @@ class Disk:
 
     def keep(self, path: Path) -> None:
         """The file was synced, and its name is durable."""
-        target = self._target(path)
-        copy = target.with_name(f"{target.name}.copy")
+        copy = self._copies / path.name
         shutil.copyfile(path, copy)
-        copy.replace(target)
+        copy.replace(self._target(path))
 
-    def _name_files(self, folder: Path) -> None:
+    def keep_with_names(self, path: Path) -> None:
+        """A file of SQLite was synced, and its folder too, as with the first sync of a journal."""
+        with self._lock:
+            self.keep(path)
+            self.keep_names(path.parent)
+
+    def keep_names(self, folder: Path) -> None:
+        """The folder was synced: what it names is there, and what was deleted is not."""
         for path in folder.iterdir():
             if path.is_dir():
                 self._target(path).mkdir(exist_ok=True)
+        for copy in self._target(folder).glob("*") if self._target(folder).is_dir() else ():
+            if not (folder / copy.name).exists():
+                copy.unlink(missing_ok=True)
         for path in [path for path in self._unnamed if path.parent == folder]:
             content = self._unnamed.pop(path)
             if self._target(folder).is_dir():
@@ -123,6 +136,7 @@ class Watched:
         """By the address of SQLite's own; journals have others than databases."""
         self._syncs: dict[int, Any] = {}
         """SQLite's own, by the address of the open file."""
+        self._synced_once: set[int] = set()
         self._sqlite.sqlite3_vfs_register(ctypes.byref(self._vfs), 1)
 
     @property
@@ -145,6 +159,7 @@ class Watched:
             methods.sync = self._address(SyncCall(self._synced))
         self._paths[file] = Path(os.fsdecode(ctypes.string_at(name)))
         self._syncs[file] = SyncCall(own.sync)
+        self._synced_once.discard(file)
         opened.methods = ctypes.pointer(self._methods[address])
         return result
 
@@ -152,7 +167,10 @@ class Watched:
         result = int(self._syncs[file](file, flags))
         try:
             if not result:
-                self._disk.keep(self._paths[file])
+                path = self._paths[file]
+                is_first = file not in self._synced_once and path.suffix != ".sqlite"
+                self._synced_once.add(file)
+                (self._disk.keep_with_names if is_first else self._disk.keep)(path)
         except BaseException as error:  # noqa: BLE001  # From here it would be lost.
             say(f"broken {error!r}")
             os._exit(1)
@@ -269,6 +287,7 @@ def main(folder: Path, durable: Path, fault: str, seed: int) -> None:
     if fault == "folders are not synced":
         callstore.__dict__["_sync_folder"] = lambda _: None
     store = CallStore(folder / FILE_NAME)
+    store._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     if fault.startswith("synchronous"):
         store._connection.execute(f"PRAGMA {fault}")
     if not watched.is_used:

@@ -316,7 +316,7 @@ def run_under_deaths(
 def test_two_thousand_spawned_inputs_end_once_under_some_deaths(
     cluster: Cluster, actors: Actors, runs: Runs
 ) -> None:
-    run_under_deaths(cluster, actors, runs, 2000, deaths=6, lasting_s=0.02)
+    run_under_deaths(cluster, actors, runs, 2000, deaths=5, lasting_s=0.01)
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Spawned calls that wait: their limit, what they count for, how they are cancelled, and who may die meanwhile."""
+"""Spawned calls that wait or run: their limit, what counts them, their cancelling, and deaths meanwhile."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def stored() -> tuple[int, int]:
     """How many calls and inputs there are on the disk."""
 
     def count(queue: Any) -> tuple[int, int]:
-        return tuple(queue._store._run(f"SELECT count(*) FROM {t}")[0][0] for t in ("calls", "inputs"))  # type: ignore[return-value]
+        calls, inputs = (queue._store._run(f"SELECT count(*) FROM {t}")[0][0] for t in ("calls", "inputs"))
+        return calls, inputs
 
     found: tuple[int, int] = in_the_queue(count)
     return found
@@ -92,7 +93,11 @@ def test_a_spawn_past_the_limit_is_refused_and_nothing_of_it_is_kept(app: flexra
         wait_until(lambda: at(hold, num_running_inputs=1, backlog=0))
         kept = [hold.spawn(x) for x in range(3)]
         before = stored()
-        for spawn in (lambda: hold.spawn("over"), lambda: asyncio.run(hold.spawn.aio("over"))):
+        spawns: list[Callable[[], Any]] = [
+            lambda: hold.spawn("over"),
+            lambda: asyncio.run(hold.spawn.aio("over")),
+        ]
+        for spawn in spawns:
             with pytest.raises(ResourceExhaustedError) as caught:
                 spawn()
             error = caught.value
