@@ -28,7 +28,9 @@ R = TypeVar("R")
 CHUNK = 1000
 """Inputs in one request, at most..."""
 CHUNK_BYTES = 1 << 20
-"""...and about so many bytes."""
+"""...and about so many bytes..."""
+CHUNK_S = 0.5
+"""...or what could be read in this time: inputs of a slow iterator run while it goes on."""
 FULL_PAUSE_S = 0.25
 """Before inputs for which there was no room are sent again."""
 TELL_EVERY_S = 30.0
@@ -140,6 +142,7 @@ class Spawning(Generic[R]):
     def _chunk(self, inputs: Iterator[tuple[Any, ...]], kwargs: dict[str, Any], method: str) -> list[bytes]:
         chunk: list[bytes] = []
         size = 0
+        until = time.monotonic() + CHUNK_S
         for args in islice(inputs, CHUNK):
             try:
                 chunk.append(lasting(args, kwargs, method))
@@ -151,7 +154,7 @@ class Spawning(Generic[R]):
                     error.hint,
                 ) from error
             size += len(chunk[-1])
-            if size > CHUNK_BYTES:
+            if size > CHUNK_BYTES or time.monotonic() > until:
                 break
         return chunk
 

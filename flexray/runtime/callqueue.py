@@ -60,7 +60,7 @@ RESEND_S = 0.2
 SWEEP_EVERY_S = 600.0
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
-ABANDONED_S = 3600.0
+ABANDONED_S = 86400.0
 """A call to which nothing was added for so long gets no more inputs: whoever spawned it is gone."""
 
 
@@ -99,9 +99,7 @@ class CallQueue:
             sent = [batch for batch in batches if batch.pool == number]
             if mine or sent:
                 restored.append(self._restore(pool, mine, sent))
-        await asyncio.gather(
-            *restored
-        )  # Before anything is added, or its limit would see room that is taken.
+        await asyncio.gather(*restored)  # First, or the limit of what is added would see too much room.
         self._started.set()
         self._run(self._sweep())
 

@@ -348,6 +348,7 @@ class SpawnedPool(PoolClient):
         def write() -> tuple[set[int], dict[int, bytes]]:
             late = self._store.settle(outcomes, time.time())
             self._store.delete_batch(batch.dispatcher, self.number, batch.number)
+            self._store.set_attempts({number: attempt for number, attempt in again if attempt > 1})
             return late, self._store.arguments(number for number, _ in again)
 
         late, arguments = self._until_written(write)

@@ -54,12 +54,12 @@ def lost(tmp_path: Path, lines: list[str]) -> list[str]:
 @pytest.mark.parametrize("turn", range(4))
 def test_whatever_was_acknowledged_is_there_after_power_was_lost(tmp_path: Path, turn: int) -> None:
     seed = SEED + turn
-    acknowledged = random.Random(seed).randrange(1, (10, 100, 1000, 4000)[turn])
+    acknowledged = random.Random(seed).randrange(1, (10, 100, 500, 1500)[turn])
     lines = lines_until_power_loss(tmp_path, "", acknowledged, seed)
     assert lost(tmp_path, lines) == [], f"FLEXRAY_FAULT_SEED={SEED}"
 
 
 @pytest.mark.parametrize("fault", power_loss.FAULTS[1:])
 def test_a_store_that_does_not_sync_is_found_out(tmp_path: Path, fault: str) -> None:
-    lines = lines_until_power_loss(tmp_path, fault, 400, SEED)
+    lines = lines_until_power_loss(tmp_path, fault, 300, SEED)
     assert lost(tmp_path, lines)

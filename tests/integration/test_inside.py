@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import threading
@@ -959,3 +960,83 @@ def test_inputs_of_a_container_for_one_at_a_time_run_on_one_thread(app: flexray.
 
     with app.run():
         assert set(threads.map(range(100))) == {1}
+
+
+@pytest.mark.parametrize("single_use", [False, True], ids=["shared", "single-use"])
+def test_a_container_stays_until_the_last_result_is_read(app: flexray.App, single_use: bool) -> None:
+    @app.function(cpu=0, scaledown_window=2, single_use_containers=single_use)
+    def numbers(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    with app.run():
+        stream = iter(numbers.remote_gen(6))
+        first = next(stream)
+        read_at = time.monotonic() + 4  # Longer than the window.
+        wait_until(lambda: time.monotonic() > read_at, timeout_s=10)
+        assert [first, *stream] == list(range(6))
+
+
+def test_leaving_the_loop_cancels_an_async_generator_where_it_waits(app: flexray.App, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+
+    @app.function(cpu=0)
+    async def waits() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            closed.touch()
+
+    with app.run():
+        stream = iter(waits.remote_gen())
+        assert next(stream) == 1
+        stream.close()
+        wait_until(closed.exists, timeout_s=5)
+
+
+def test_a_decorator_of_the_users_decides_how_its_function_runs(app: flexray.App) -> None:
+    def passing_on(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    def listing(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return list(function(*args))
+
+        return wrapper
+
+    @app.function(cpu=0)
+    @passing_on
+    async def later(value: int) -> int:
+        await asyncio.sleep(0)
+        return value + 1
+
+    @app.function(cpu=0)
+    @listing
+    def numbers(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    with app.run():
+        assert later.remote(1) == 2
+        assert numbers.remote(3) == [0, 1, 2]
+
+
+def test_a_class_of_several_methods_is_not_batched() -> None:
+    app = flexray.App("batched")
+
+    @app.cls()
+    class Two:
+        @flexray.method()
+        def one(self, value: int) -> int:
+            return value
+
+        @flexray.method()
+        def other(self, value: int) -> int:
+            return value
+
+    with pytest.raises(InvalidError, match="class Two has 2 methods and is batched"):
+        Two.with_batching(max_batch_size=2, wait_ms=10)
