@@ -89,9 +89,7 @@ class World:
         """Of settings, those that wait for a controller that stands still, in order."""
         self.known_dead: dict[str, None] = {}
         """Callers of whose death the controller was told."""
-        self.starts_over_max = 0
-        self.needless_starts = 0
-        self.stopped_with_lease = 0
+        self.starts_over_max = self.needless_starts = self.stopped_with_lease = 0
         self.settings = scenario.settings
         self.is_steady = scenario.is_calm and not scenario.settings_changes
         patience_s = LONGEST_STALL_S if scenario.faults.stall_caller else 10.0

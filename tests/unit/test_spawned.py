@@ -15,6 +15,7 @@ from flexray.config import check_options
 from flexray.context import POSITIONS
 from flexray.core.dispatch import RESEND_S
 from flexray.core.events import Lease, Reply, Report
+from flexray.core.retry import LOSSES_MAX
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, UNSTARTED, SpawnedCall
 from flexray.errors import ExecutionError, SerializationError
 from flexray.runtime import poolclient, spawned
@@ -287,14 +288,14 @@ def test_an_outcome_and_the_end_of_its_batch_are_one_write(
     queue.store._connection.set_trace_callback(writes.append)
     queue.answer(ONE, (OK, b"x"))
     begins = [number for number, write in enumerate(writes) if write.startswith("BEGIN")]
-    assert len(begins) == 1, "and the next batch, too"
+    assert len(begins) == 1, "with the next batch, too"
+    assert len(queue.store.batches()) == 1
 
 
-def test_a_reclaimed_input_is_told_before_its_batch_is_over(queue: Queue) -> None:
-    """Its batch stays in the store, for what else is in it."""
+def test_what_was_sent_to_a_container_that_died_is_noted_again_with_its_next_batch(queue: Queue) -> None:
     call = queue.spawn("fc-1", b"x", b"y")
     queue.reply(ONE)
-    assert queue.sent_to(ONE) == [0], "nothing is known of how long one takes"
+    assert queue.sent_to(ONE) == [0]
     queue.dies(ONE)
     assert queue.store.batches() == []
     queue.reply(TWO)
@@ -698,9 +699,10 @@ def test_attempts_go_on_over_restarts(make: Make) -> None:
     assert list(sent.attempts.values()) == [2]
     queue.answer(ONE, (FAILED, b"second"))
     queue.wait(10.0)
-    (_, sent) = queue.of(ONE).batches
+    queue.reply(TWO)
+    (sent,) = queue.of(TWO).batches
     assert list(sent.attempts.values()) == [3]
-    queue.answer(ONE, (FAILED, b"third"))
+    queue.answer(TWO, (FAILED, b"third"))
     assert list(queue.told[1].values()) == [(FAILED, b"third")]
 
 
@@ -837,14 +839,14 @@ def test_a_batch_that_was_not_reached_is_sent_again_and_noted_once(queue: Queue)
 
 def test_an_input_that_kills_its_containers_is_lost(queue: Queue) -> None:
     call = queue.spawn("fc-1", b"x")
-    for number in range(1, 6):
-        lease = Lease(number, "f#1")
-        queue.wait(1.0)
+    for number in range(1, 2 + LOSSES_MAX):
+        assert queue.outcomes(call) == [(None, None)]
+        lease = Lease(number, f"g#{number}")
+        queue.containers[lease.container_id] = Handle(queue._check_sent)
         queue.reply(lease)
-        if queue.outcomes(call) != [(None, None)] or not queue.inbox.followed:
-            break
-        if queue.store.batches():
-            queue.dies(ONE)
+        queue.dies(lease)
+    ((status, _),) = queue.outcomes(call)
+    assert status == LOST
     assert queue.store.batches() == []
 
 
