@@ -58,6 +58,9 @@ REQUESTS_MAX = 1_000_000
 """Requests under way: each getter parks one."""
 RESEND_S = 0.2
 SWEEP_EVERY_S = 600.0
+START_AGAIN_S = 1.0
+READY_S = 20.0
+"""Requests wait so long for a queue that is starting."""
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
 ABANDONED_S = 86400.0
@@ -80,16 +83,41 @@ class CallQueue:
         self._loop = asyncio.get_event_loop()
         self._dispatcher: Dispatcher | None = None
         self._started = asyncio.Event()
+        self._failure: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._run(self._start())
 
     async def _start(self) -> None:
-        """Go on with what is stored."""
+        """Go on with what is stored, as soon as that can be read and there is a controller."""
+        while True:
+            try:
+                await self._go_on()
+            except Exception as error:
+                logger.exception("the call queue cannot go on yet")
+                self._failure = error
+                await asyncio.sleep(START_AGAIN_S)
+            else:
+                break
+        self._started.set()
+        self._run(self._sweep())
+
+    async def _ready(self) -> None:
+        """Raise why the queue cannot go on, if it does not within a while."""
+        try:
+            await asyncio.wait_for(self._started.wait(), READY_S)
+        except TimeoutError:
+            raise ExecutionError(
+                f"the call queue cannot go on: {self._failure or 'it is reading what is stored'}",
+                "the log of the actor flexray:call-queue on the head node may say more",
+            ) from None
+
+    async def _go_on(self) -> None:
         batches = await self._write(self._store.batches)
         is_current = _connection()
-        self._dispatcher = await self._loop.run_in_executor(
-            None, lambda: Dispatcher(process_id(), find_controller, is_current)
-        )
+        if self._dispatcher is None:
+            self._dispatcher = await self._loop.run_in_executor(
+                None, lambda: Dispatcher(process_id(), find_controller, is_current)
+            )
         for number, (pool_id, record) in (await self._write(self._store.pools)).items():
             self._add_pool(number, pool_id, record)
         calls = await self._write(self._store.open_calls)
@@ -100,8 +128,6 @@ class CallQueue:
             if mine or sent:
                 restored.append(self._restore(pool, mine, sent))
         await asyncio.gather(*restored)  # First, or the limit of what is added would see too much room.
-        self._started.set()
-        self._run(self._sweep())
 
     def _restore(
         self, pool: SpawnedPool, calls: Sequence[Call], sent: Sequence[SentBatch]
@@ -145,7 +171,7 @@ class CallQueue:
 
     async def open_pool(self, pool_id: str, record: bytes) -> None:
         """Make a pool known: its options, and what opens it again where the controller forgets it."""
-        await self._started.wait()
+        await self._ready()
         number = await self._write(lambda: self._store.add_pool(pool_id, record))
         if number not in self._pools:
             self._add_pool(number, pool_id, record)
@@ -171,7 +197,7 @@ class CallQueue:
 
         A whole call is kept or refused as one; of a part, as much is accepted as there is room for.
         """
-        await self._started.wait()
+        await self._ready()
         pool = self._pool_of.get(pool_id)
         if pool is None:
             return Added(0, 0, 0, is_known=False)
@@ -264,7 +290,7 @@ class CallQueue:
                 return await self._info(call), ready
 
     async def _look(self, call_id: str, first: int, limit: int) -> tuple[Call, list[tuple[int | None, Any]]]:
-        await self._started.wait()
+        await self._ready()
         call, found = await self._write(
             lambda: (
                 call := self._store.call(call_id),
@@ -317,11 +343,11 @@ class CallQueue:
 
     async def newest(self, limit: int) -> list[CallInfo]:
         """The newest calls."""
-        await self._started.wait()
+        await self._ready()
         return [await self._info(call) for call in await self._write(lambda: self._store.newest_calls(limit))]
 
     async def _known(self, call_id: str) -> Call:
-        await self._started.wait()
+        await self._ready()
         call = await self._write(lambda: self._store.call(call_id))
         if call is None:
             raise _unknown(call_id)

@@ -400,7 +400,10 @@ class CallStore(Database):
     def _value(self, number: int, what: str, kept: bytes | int | None) -> bytes:
         if isinstance(kept, int):
             with self._explained():
-                return self._file(number, what).read_bytes()
+                try:
+                    return self._file(number, what).read_bytes()
+                except FileNotFoundError as error:
+                    return pickle.dumps(_Gone(str(error)))  # Whoever unpacks it is told, and nobody else.
         return kept or b""
 
     def _drop_old_files(self) -> None:
@@ -434,6 +437,20 @@ def _sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class _Gone:
+    """What stands for a value whose file is gone: unpickling it says so."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _raise_gone, (self._what,)
+
+
+def _raise_gone(what: str) -> None:
+    raise ExecutionError(f"a stored value is gone: {what}", "leave the files beside the database as they are")
 
 
 def _packed(payload: Any) -> bytes:

@@ -172,7 +172,7 @@ class SpawnedPool(PoolClient):
             self._take(StoredChanged(self._stored, arrived))
 
     def _read(self, progress: _Progress, limit: int) -> list[Waiting]:
-        return self._writer.run(lambda: self._store.waiting(progress.call, progress.read_to, limit))
+        return self._until_written(lambda: self._store.waiting(progress.call, progress.read_to, limit))
 
     def _submit(self, inputs: Sequence[Waiting]) -> None:
         if not inputs:

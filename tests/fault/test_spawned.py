@@ -304,9 +304,9 @@ def run_under_deaths(
         calls = [*victim.calls, *other.calls]
         assert sum(told.check() for told in calls) == count, f"seed {SEED}"
         assert set(runs.counts()) == {str(x) for x in range(count)}, f"seed {SEED}"
-        touched = {run.name for run in runs.all() if run.pid in killed}
-        untouched = [run for run in runs.all() if run.name in runs.repeated() - touched]
-        assert not untouched, f"seed {SEED}: {untouched}"
+        ran = runs.all()
+        untouched = runs.repeated() - {run.name for run in ran if run.pid in killed}
+        assert not untouched, f"seed {SEED}: {[run for run in ran if run.name in untouched]}"
         assert not runs.overlapping(), f"seed {SEED}: {runs.overlapping()}"
     finally:
         victim.close()

@@ -320,6 +320,7 @@ def test_the_file_of_arguments_goes_with_the_outcome(path: Path, reopened: bool)
         with store.transaction():
             store.settle_rest(call, CANCELLED, None, 12.0)
         assert files(path) == []
+        assert not store._large
 
 
 def test_a_transaction_that_is_rolled_back_deletes_no_file(store: CallStore, path: Path) -> None:
@@ -384,10 +385,11 @@ def test_files_of_a_writer_that_was_killed_after_its_commit_are_dropped(path: Pa
         call = add(store, LARGE)
         settle(store, call, (0, OK, LARGER))
     (path.with_suffix("") / f"{call.first}.arguments").write_bytes(LARGE)
-    (path.with_suffix("") / "notes.txt").touch()
-    (path.with_suffix("") / ".nfs00012").touch()
+    foreign = [".arguments", ".nfs00012", "notes.txt"]
+    for name in foreign:
+        (path.with_suffix("") / name).touch()
     with CallStore(path) as store:
-        assert files(path) == [".nfs00012", f"{call.first}.outcome", "notes.txt"]
+        assert files(path) == sorted([*foreign, f"{call.first}.outcome"])
         assert store.outcomes(call, 0, 1) == [(OK, LARGER)]
 
 

@@ -586,7 +586,7 @@ def test_where_no_container_can_start_what_is_stored_fails_too(queue: Queue) -> 
 
 
 def test_what_fails_as_no_container_can_start_is_not_what_the_pool_has_not_heard_of(queue: Queue) -> None:
-    queue.spawn("fc-1", *many(2 * WINDOW), closed=False)
+    queue.spawn("fc-1", *many(2 * WINDOW - 10), closed=False)
     _, first = queue.write("fc-1", b"new", closed=True)
     queue.reply(failure=["no such module"])
     queue.pool.added(queue.call("fc-1"), first, [b"new"])
@@ -757,6 +757,7 @@ def test_a_call_that_is_cancelled_while_its_batch_is_asked_for_stays_cancelled(m
     (batch,) = queue.restore()
     queue.cancel_on_disk(call)
     queue.pool.cancel_call(call, terminate=False)
+    assert queue.pool.sent == []
     queue.pool.recovered(batch, answer((OK, b"late")))
     assert queue.outcomes(call) == [(CANCELLED, None)]
     assert not queue.told
@@ -808,6 +809,23 @@ def test_a_backlog_is_read_in_windows_after_a_restart_and_each_input_runs_once(m
     expected += range(later.first, later.first + WINDOW)
     assert sorted(ran) == sorted(set(expected) - set(sent[1].inputs))
     assert (queue.pool.waiting, queue.pool.sent, queue.store.open_calls()) == (0, [], [])
+
+
+def test_what_runs_again_after_a_restart_is_not_read_a_second_time(make: Make) -> None:
+    queue = make("before")
+    first = queue.spawn("fc-1", *many(WINDOW - 1500))
+    second = queue.spawn("fc-2", *many(1500), closed=False)
+    numbers = tuple(range(second.first, second.first + 1500))
+    queue.store.add_batches([SentBatch("before", 1, queue.pool.number, "f#1", 1, numbers, {})])
+    queue = make("after")
+    (batch,) = queue.restore()
+    queue.pool.recovered(batch, None)
+    queue.spawn("fc-2", *many(200))
+    assert queue.pool.waiting == WINDOW + 200
+    queue.reply(ONE)
+    ran = queue.drain(ONE)
+    assert len(ran) == len(set(ran)) == WINDOW + 200
+    assert {number // POSITIONS for number in ran} == {first.number, second.number}
 
 
 def test_the_death_of_a_container_leaves_what_an_earlier_process_had_sent_there(make: Make) -> None:
