@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -398,10 +399,9 @@ def test_a_file_that_somebody_deleted_is_named(store: CallStore, path: Path) -> 
     settle(store, call, (1, OK, LARGER))
     for file in path.with_suffix("").iterdir():
         file.unlink()
-    with pytest.raises(ExecutionError, match=f"{call.first}.arguments"):
-        store.waiting(call, 0, 10)
-    with pytest.raises(ExecutionError, match=f"{call.first}.arguments"):
-        store.arguments([call.first])
+    for arguments in (store.waiting(call, 0, 10)[0].arguments, store.arguments([call.first])[call.first]):
+        with pytest.raises(ExecutionError, match=f"{call.first}.arguments"):
+            pickle.loads(arguments)
     with pytest.raises(ExecutionError, match=f"{call.first + 1}.outcome"):
         store.outcomes(call, 0, 2)
     assert store.statuses(call, 10) == [None, OK]
