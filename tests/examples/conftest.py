@@ -62,6 +62,11 @@ class Head(Desk):
     dashboard: str = field(default="")
 
 
+HEADS_TRIED = 3
+HEAD_RUNS = "Ray runtime started"
+"""What `ray start` says once its node is there."""
+
+
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
     """Holds everything that the session writes; short, for the paths of sockets end at 107 characters."""
@@ -80,8 +85,24 @@ def desk(folder: Path) -> Desk:
 
 @pytest.fixture(scope="session")
 def head(folder: Path) -> Iterator[Head]:
-    """A head of two cores, to which nothing else on this machine is connected."""
-    mine = folder / "head"
+    """A head of two cores, to which nothing else on this machine is connected.
+
+    Ray gives up now and then while it starts a node ("timed out during startup"), so there are three tries.
+    """
+    for number in range(1, HEADS_TRIED + 1):
+        process, started = _start_head(folder / f"head{number}")
+        if started is not None or number == HEADS_TRIED:
+            break
+        process.kill()
+        process.wait()
+    assert started is not None, (folder / f"head{HEADS_TRIED}" / "head.log").read_text()
+    yield started
+    process.kill()  # Ended politely it takes half a minute; the reaper ends the rest.
+    process.wait()
+
+
+def _start_head(mine: Path) -> tuple[subprocess.Popen[bytes], Head | None]:
+    """The process, and the head once it says that it runs; None: it has ended."""
     environment = {**_environment(mine), "RAY_AUTH_MODE": "token"}
     port, dashboard_port, *other_ports = _free_ports(6)
     flags = ["client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
@@ -101,16 +122,17 @@ def head(folder: Path) -> Iterator[Head]:
         "--max-worker-port=0",
         *(f"--{flag}={other}" for flag, other in zip(flags, other_ports, strict=True)),
     ]
-    with (
-        (folder / "head.log").open("w") as log,
-        subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        ) as process,
-    ):
-        joining = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-        wait_until(lambda: _listens(port), timeout_s=60)
-        yield Head(mine, joining, f"http://127.0.0.1:{dashboard_port}")
-        process.kill()  # Ended politely it takes half a minute; the reaper ends the rest.
+    log = mine / "head.log"
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=written, stderr=written
+        )
+    wait_until(lambda: process.poll() is not None or HEAD_RUNS in log.read_text(), timeout_s=90)
+    if process.poll() is not None:
+        return process, None
+    joining = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    wait_until(lambda: _listens(port), timeout_s=60)
+    return process, Head(mine, joining, f"http://127.0.0.1:{dashboard_port}")
 
 
 def _environment(folder: Path) -> dict[str, str]:
