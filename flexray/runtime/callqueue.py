@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from flexray.context import POSITIONS
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
@@ -36,19 +36,17 @@ from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import core_worker
 from flexray.runtime.liveness import process_id
-from flexray.runtime.poolclient import stored_call
-from flexray.runtime.spawned import News, SpawnedPool
+from flexray.runtime.poolclient import laid_out
+from flexray.runtime.spawned import News, SpawnedPool, travelling
 from flexray.runtime.wire import (
     ACTOR_PREFIX,
     NAMESPACE,
     Added,
     BatchMessage,
-    StoredCall,
     decode,
     decode_answer,
     encode_batch,
 )
-from flexray.serialization import LARGE_BYTES
 
 logger = logging.getLogger("flexray")
 
@@ -136,9 +134,7 @@ class CallQueue:
 
         def restore() -> None:
             try:
-                still_open = self._writer.run(
-                    lambda: self._store.open_among(number for batch in sent for number in batch.inputs)
-                )
+                still_open = pool.open_among(sent)
                 pool.restore(calls, sent, still_open)
                 for batch in sent:
                     self._loop.call_soon_threadsafe(self._run, self._recover(pool, batch, still_open))
@@ -478,16 +474,8 @@ async def _send_again(
     handle: Any, batch: SentBatch, arguments: dict[int, bytes], call_ids: dict[int, str]
 ) -> Any:
     """What its container answers; raises Ray's word of its death."""
-    calls: list[Any] = []
-    objects: list[Any] = []
-    for number in batch.inputs:
-        packed = arguments.get(number)
-        if packed is None or len(packed) <= LARGE_BYTES:
-            calls.append(packed)
-            continue
-        call: StoredCall = stored_call(packed)
-        calls.append((call.packed, len(objects), len(call.objects), call.resolved))
-        objects += call.objects
+    packed = [arguments.get(number) for number in batch.inputs]
+    calls, objects = laid_out([None if each is None else travelling(each) for each in packed])
     message = BatchMessage(
         batch.dispatcher,
         batch.number,
@@ -504,8 +492,6 @@ async def _send_again(
             return decode_answer(await handle.run.remote(encode_batch(message), *objects))
         except ActorUnavailableError:
             await asyncio.sleep(RESEND_S)
-        except ActorDiedError:
-            raise
 
 
 def _connection() -> Callable[[], bool]:

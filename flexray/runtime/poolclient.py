@@ -324,18 +324,10 @@ class PoolClient:
 
     def _send(self, effect: SendBatch) -> Any:
         handle, attempts = self._outgoing.pop(effect.batch_id)
-        calls: list[Any] = []
-        objects: list[Any] = []
-        for input_id in effect.input_ids:
-            entry = self._inputs.get(input_id)
-            call = None if entry is None else entry[0]  # None: cancelled since.
-            if isinstance(call, StoredCall):
-                calls.append((call.packed, len(objects), len(call.objects), call.resolved))
-                objects += call.objects
-            else:
-                calls.append(call)
-            if entry is not None and type(entry[1]) is Stream:
-                entry[1].begin(handle, effect.batch_id)  # It travels alone: its position is 0.
+        entries = [self._inputs.get(input_id) for input_id in effect.input_ids]
+        calls, objects = laid_out([None if entry is None else entry[0] for entry in entries])
+        if entries[0] is not None and type(entries[0][1]) is Stream:
+            entries[0][1].begin(handle, effect.batch_id)  # It travels alone: its position is 0.
         message = BatchMessage(
             self._dispatcher.process,
             effect.batch_id,
@@ -501,6 +493,19 @@ class PoolClient:
     def _relay(self, lines: list[tuple[output.Stream, str]]) -> None:
         for stream, text in lines:
             output.relay(self._name, text, stream)
+
+
+def laid_out(prepared: Sequence[Prepared | None]) -> tuple[list[Any], list[Any]]:
+    """(calls, objects) of a message: what stands in it, and what travels beside; None: cancelled since."""
+    calls: list[Any] = []
+    objects: list[Any] = []
+    for call in prepared:
+        if type(call) is StoredCall:
+            calls.append((call.packed, len(objects), len(call.objects), call.resolved))
+            objects += call.objects
+        else:
+            calls.append(call)
+    return calls, objects
 
 
 def stored_call(packed: Packed, refs: Sequence[Any] = ()) -> StoredCall:

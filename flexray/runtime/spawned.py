@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -118,6 +118,11 @@ class SpawnedPool(PoolClient):
 
     # Inputs come.
 
+    def open_among(self, batches: Iterable[SentBatch]) -> set[int]:
+        """The inputs of these batches that have no outcome."""
+        numbers = [number for batch in batches for number in batch.inputs]
+        return self._until_written(lambda: self._store.open_among(numbers))
+
     def restore(self, calls: Iterable[Call], batches: Iterable[SentBatch], still_open: set[int]) -> None:
         """After a restart: what is open, and what containers may have of it."""
         for batch in batches:
@@ -179,11 +184,10 @@ class SpawnedPool(PoolClient):
             return
         prepared: list[Prepared] = []
         for each in inputs:
-            large = len(each.arguments) > LARGE_BYTES
-            prepared.append(stored_call(each.arguments) if large else each.arguments)
+            prepared.append(travelling(each.arguments))
             self._sizes[each.number] = len(each.arguments)
             self._bytes += len(each.arguments)
-            if large:
+            if len(each.arguments) > LARGE_BYTES:
                 self._dispatch.set_size(each.number, len(each.arguments))
         numbers = [each.number for each in inputs]
         self._inputs.update(zip(numbers, [(item, self) for item in prepared], strict=True))
@@ -362,7 +366,12 @@ class SpawnedPool(PoolClient):
         return {n: self._calls[n].call.id for n in numbers if n in self._calls}
 
 
-def _news(outcomes: Iterable[Outcome], late: Container[int] = ()) -> dict[int, News]:
+def travelling(arguments: bytes) -> Prepared:
+    """The arguments as they travel: large ones through the object store."""
+    return stored_call(arguments) if len(arguments) > LARGE_BYTES else arguments
+
+
+def _news(outcomes: Iterable[Outcome], late: Collection[int] = ()) -> dict[int, News]:
     """What waiters are told; of a late outcome only that there is one, for an earlier one counts."""
     news: dict[int, News] = {}
     for number, status, payload in outcomes:
