@@ -13,8 +13,10 @@ export RAY_USAGE_STATS_ENABLED := 0
 demo: .venv/demo.stamp
 	.venv/bin/flexray run examples/grid_search.py
 
+# What needs no Ray runs on both cores at once, the rest one by one.
 test: .venv/dev.stamp
-	$(PYTEST) tests -m "not long"
+	$(PYTEST) tests/unit tests/sim -n 2
+	$(PYTEST) tests -m "not long" --ignore tests/unit --ignore tests/sim
 
 check: .venv/dev.stamp
 	.venv/bin/ruff check .

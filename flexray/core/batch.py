@@ -18,7 +18,7 @@ class Batch:
     slot: Slot
     input_ids: tuple[int, ...]
     alone: bool
-    """Sent by itself, so that a death of the container names its cause (rule 14)."""
+    """Sent by itself, since its input was lost before (rule 14)."""
     ends_at: float | None = None
     """When it should be over; None: an input of unknown length."""
     late_at: float | None = None

@@ -47,7 +47,7 @@ class Caller:
     failure: object = None
     failure_in: int | None = None
     """Number of the reply that carried the failure."""
-    silent_ticks: int = 0
+    silent_s: float = 0.0
     cut_off: bool = False
     empty_since: float | None = None
     shown: bool = True
@@ -59,6 +59,13 @@ class Caller:
     """Verdicts given in advance and not used up, as far as the pool knows; they count as waiting."""
     need: int = 0
     """Slots that its inputs could use beside those it has."""
+    suspects: int = 0
+    """Of the need, inputs that want a whole container each."""
+
+    @property
+    def slots_need(self) -> int:
+        """Of the need, what single slots can serve."""
+        return self.need - self.suspects
 
     @property
     def keeps(self) -> int:
@@ -69,14 +76,17 @@ class Caller:
 class Callers:
     """All dispatchers of a pool, with the sums over them kept up to date in O(1) per change."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 1) -> None:
+        self._slots = slots
         self._callers: dict[str, Caller] = {}
         self._wanting: dict[str, Caller] = {}
         self._sharing: dict[str, Caller] = {}
+        self._suspecting: dict[str, Caller] = {}
         self.used = Occupied()
         self.spawned = 0
         self.advance = 0
         self.demand = 0
+        self.suspects = 0
         self.assigned = 0
         self.unseen_leases = 0
 
@@ -102,6 +112,8 @@ class Callers:
         if caller is not None:
             self._wanting.pop(dispatcher_id, None)
             self._sharing.pop(dispatcher_id, None)
+            self._suspecting.pop(dispatcher_id, None)
+            self.suspects -= caller.suspects
             self.assigned -= caller.counted_assigned
             self.demand -= caller.need
             self.advance -= caller.advance
@@ -156,10 +168,23 @@ class Callers:
         need = 0 if caller.cut_off else max(0, demand)
         self.demand += need - caller.need
         caller.need = need
-        if need:
+        if report.suspects or caller.suspects:
+            self._recount_suspects(dispatcher_id, caller)
+        if caller.slots_need:
             self._wanting[dispatcher_id] = caller
         else:
             self._wanting.pop(dispatcher_id, None)
+
+    def _recount_suspects(self, dispatcher_id: str, caller: Caller) -> None:
+        """Inputs that want a whole container, where containers have several slots."""
+        seen = caller.report.seen
+        unseen = sum(x.whole and (x.listed_at is None or x.listed_at > seen) for x in caller.leases.values())
+        suspects = 0 if self._slots == 1 else min(caller.need, max(0, caller.report.suspects - unseen))
+        self.suspects += suspects - caller.suspects
+        caller.suspects = suspects
+        self._suspecting.pop(dispatcher_id, None)
+        if suspects:
+            self._suspecting[dispatcher_id] = caller
 
     @property
     def waiting(self) -> int:
@@ -185,6 +210,10 @@ class Callers:
             return next(iter(self._wanting.items()))
         return min(self._wanting.items(), key=lambda item: (len(item[1].leases), item[1].without_since))
 
+    def suspecting(self) -> tuple[str, Caller] | None:
+        """Whoever wants a whole container and was asked after least recently."""
+        return next(iter(self._suspecting.items()), None)
+
     def end_sharing(self) -> Iterable[str]:
         """Nobody waits for a slot: whoever was asked to give some back may keep them."""
         released = list(self._sharing)
@@ -198,7 +227,7 @@ class Callers:
 
         A slot moves when its holder has two more than the neediest, or the neediest has none (rule 11).
         """
-        needy = [(len(c.leases), c.without_since, c.need, i) for i, c in self._wanting.items()]
+        needy = [(len(c.leases), c.without_since, c.slots_need, i) for i, c in self._wanting.items()]
         heapify(needy)
         for _ in range(self._under_way()):
             _give(needy)

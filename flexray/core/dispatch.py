@@ -1,14 +1,15 @@
 r"""What one caller does with its inputs of one pool: queue, leases, batches, attempts, losses.
 
-One rule: an input is in exactly one place (held back, asking, queued, alone, resting, or in one batch), and
-every message about a batch counts only while that batch is the input's place (protocol rule 8).
+One rule: an input is in exactly one place (held back, asking, queued, alone, suspect, resting, or in one
+batch), and every message about a batch counts only while that batch is the input's place (protocol rule 8).
 
 ```
 submitted -> [held back ->] asking -> queued -> in a batch -> settled
           \______ a leased slot is free ____/        |
                         ^-- unstarted ---------------|
                         ^-- resting (a retry) -------|
-                        ^-- alone (a loss) ----------'
+                        ^-- alone (a loss) ----------|
+                        ^-- suspect (another loss) --'
 ```
 """
 
@@ -62,8 +63,9 @@ RESEND_S = 0.2
 class Dispatch:
     """One caller's side of one pool.
 
-    `handle(event, now)` takes in one event and returns what to do. `retries`, `at_most_once` and `single_use`
-    (a container serves one input) are those of the function. `spawned` inputs need nobody's word to queue.
+    `handle(event, now)` takes in one event and returns what to do. `retries`, `at_most_once`, `single_use` (a
+    container serves one input) and `slots` (of each container) are those of the function. `spawned` inputs
+    need nobody's word to queue.
     Nothing here knows arguments or results: payloads pass through.
     """
 
@@ -74,9 +76,11 @@ class Dispatch:
         retries: Retries | None = None,
         at_most_once: bool = False,
         single_use: bool = False,
+        slots: int = 1,
         spawned: bool = False,
     ) -> None:
         self._retries = retries
+        self._shares = slots > 1
         self._spawned = spawned
         self._stored = 0
         self._at_most_once = at_most_once
@@ -87,12 +91,16 @@ class Dispatch:
         self._asking = Asking(self._tally)
         self._queue: deque[int] = deque()
         self._alone: deque[int] = deque()
+        """Lost once: each travels by itself."""
+        self._suspects: deque[int] = deque()
+        """Lost again, beside others: each needs a container to itself."""
         self._resting: list[tuple[float, int]] = []
         self._batches: dict[int, Batch] = {}
         self._batch_count = 0
         self._sent_open = 0
         self._slots: dict[int, Slot] = {}
         self._free: dict[int, None] = {}  # The most recently used last.
+        self._whole: list[Slot] = []  # Whole containers, just granted or just free.
         self._doubled: dict[int, Slot] = {}  # Those with a batch ahead.
         self._held_of: dict[str, int] = {}
         self._dead: deque[str] = deque(maxlen=DEAD_KEPT)
@@ -116,7 +124,8 @@ class Dispatch:
     @property
     def waiting(self) -> int:
         """Admitted inputs that no slot is busy with; sent but unstarted and stored ones included (rule 3)."""
-        placed = len(self._queue) + len(self._alone) + len(self._resting) + self._sent_open
+        lost = len(self._alone) + len(self._suspects)
+        placed = len(self._queue) + lost + len(self._resting) + self._sent_open
         return max(0, placed - self._busy) + self._stored
 
     @property
@@ -210,7 +219,7 @@ class Dispatch:
                 self._cancel(set(input_ids), now, interrupt=interrupt)
         if self._resting or self._overdue or self._repeats or self._free:
             self._run_timers(now)
-        if self._queue or self._alone:
+        if self._queue or self._alone or self._whole:
             self._pump(now)
         self._report(now)
         effects, self._effects = self._effects, []
@@ -269,7 +278,7 @@ class Dispatch:
             if lease.number > self._newest_lease:
                 self._slots[lease.number] = Slot(lease, now)
                 if lease.container_id not in self._dead:
-                    self._free[lease.number] = None
+                    self._set_free(self._slots[lease.number])
                 self._held_of[lease.container_id] = self._held_of.get(lease.container_id, 0) + 1
                 self._reporting.held_changed = True
                 newest = max(newest, lease.number)
@@ -304,8 +313,16 @@ class Dispatch:
             for batch in slot.batches[1:]:
                 self._ask_back(batch, now)
 
+    def _set_free(self, slot: Slot) -> None:
+        if slot.lease.whole:
+            self._whole.append(slot)
+        else:
+            self._free[slot.lease.number] = None
+
     def _give_back(self, slot: Slot, now: float) -> None:
         self._free.pop(slot.lease.number, None)
+        if slot in self._whole:
+            self._whole.remove(slot)
         del self._slots[slot.lease.number]
         self._reporting.returned(slot.lease.number, now - slot.idle_since)
         container_id = slot.lease.container_id
@@ -317,6 +334,13 @@ class Dispatch:
     # Sending.
 
     def _pump(self, now: float) -> None:
+        while self._whole:
+            slot = self._whole[-1]
+            if self._suspects:
+                self._whole.pop()
+                self._send(slot, (self._suspects.popleft(),), now, alone=True)
+            else:
+                self._give_back(slot, now)  # At once: others may use all of its slots.
         while self._free and (self._alone or self._queue):
             number, _ = self._free.popitem()
             slot = self._slots[number]
@@ -418,7 +442,7 @@ class Dispatch:
         if slot.leaving:
             self._give_back(slot, now)
         else:
-            self._free[slot.lease.number] = None
+            self._set_free(slot)
 
     def _move(self, batch: Batch, account: Iterable[tuple[int, int, object]], now: float) -> None:
         """Move inputs of the batch on; `account` has (position, status, payload) of each."""
@@ -433,7 +457,13 @@ class Dispatch:
                 heappush(self._resting, (now + delay_s, input_id))
             else:
                 self._settle([input_id], status, payload)
-        (self._alone if batch.alone else self._queue).extendleft(reversed(unstarted))
+        self._line_of(batch).extendleft(reversed(unstarted))
+
+    def _line_of(self, batch: Batch) -> deque[int]:
+        """Where its unstarted inputs came from."""
+        if batch.slot.lease.whole:
+            return self._suspects
+        return self._alone if batch.alone else self._queue
 
     def _retry_delay_s(self, input_id: int) -> float | None:
         if input_id in self._once:
@@ -457,18 +487,20 @@ class Dispatch:
                 del self._batches[batch.batch_id]
                 for position in batch.open_positions():
                     self._sent_open -= 1
-                    self._lose_input(batch.input_ids[position], event.cause, alone=batch.alone)
+                    self._lose_input(batch.input_ids[position], batch, event.cause)
             self._busy -= bool(slot.batches)
             slot.batches.clear()
             self._doubled.pop(slot.lease.number, None)
             self._give_back(slot, now)
 
-    def _lose_input(self, input_id: int, cause: str, *, alone: bool) -> None:
-        losses = self._losses.get(input_id, 0) + alone
+    def _lose_input(self, input_id: int, batch: Batch, cause: str) -> None:
+        """By itself at first, for most deaths are not an input's fault; then with a container to itself."""
+        shared = self._shares and not batch.slot.lease.whole
+        losses = self._losses.get(input_id, 0) + (batch.alone and not shared)
         at_most_once = self._at_most_once or input_id in self._once
         if runs_again_after_loss(at_most_once=at_most_once, losses_alone=losses):
             self._losses[input_id] = losses
-            self._alone.append(input_id)
+            (self._suspects if batch.alone and self._shares else self._alone).append(input_id)
         else:
             self._settle([input_id], LOST, cause)
 
@@ -476,9 +508,10 @@ class Dispatch:
 
     def _cancel(self, input_ids: set[int], now: float, *, interrupt: bool) -> None:
         found = self._asking.drop(input_ids)
-        found += [i for i in (*self._queue, *self._alone) if i in input_ids]
+        found += [i for i in (*self._queue, *self._alone, *self._suspects) if i in input_ids]
         self._queue = deque(i for i in self._queue if i not in input_ids)
         self._alone = deque(i for i in self._alone if i not in input_ids)
+        self._suspects = deque(i for i in self._suspects if i not in input_ids)
         found += [i for _, i in self._resting if i in input_ids]
         self._resting = [(due, i) for due, i in self._resting if i not in input_ids]
         heapify(self._resting)
@@ -500,10 +533,10 @@ class Dispatch:
 
     def _fail_waiting(self, failure: object) -> None:
         """No container can start: whatever waits here, asked for or not, fails with the start's error."""
-        failed = [*self._asking.drop(), *self._queue, *self._alone, *(i for _, i in self._resting)]
-        self._queue.clear()
-        self._alone.clear()
-        self._resting.clear()
+        lost = [*self._alone, *self._suspects]
+        failed = [*self._asking.drop(), *self._queue, *lost, *(i for _, i in self._resting)]
+        for line in (self._queue, self._alone, self._suspects, self._resting):
+            line.clear()
         self._settle(failed, START_FAILED, failure)
 
     def _settle(self, input_ids: Sequence[int], status: int, payload: object) -> None:
@@ -594,6 +627,7 @@ class Dispatch:
             waiting=self.waiting,
             assigned=self._busy,
             resting=len(self._resting),
+            suspects=len(self._suspects),
             patient=self._asking.patient,
             held_back=self._asking.held_back,
             holds_any=bool(self._slots),

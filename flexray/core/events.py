@@ -30,6 +30,8 @@ class Lease(NamedTuple):
     number: int
     """Used once, rises for ever: controller epoch times 2**40 plus a count."""
     container_id: str
+    whole: bool = False
+    """All slots of a container that has several, for one input at a time that was lost on a shared one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Report:
     """Held slots with anything sent and not returned."""
     resting: int = 0
     """Of the waiting, those in a retry's back-off: they count in the limits, not in the demand."""
+    suspects: int = 0
+    """Of the waiting, those that run next with a container to themselves (rule 14)."""
     patient: int = 0
     """Of the open asks, those of maps: admitted last, and refused without harm."""
     held_back: int = 0

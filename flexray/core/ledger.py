@@ -35,6 +35,8 @@ class Container:
     idle_since: float
     draining: bool = False
     """Nothing is granted on it any more; it stops when its last lease is back."""
+    reserved: bool = False
+    """For one input alone: a whole lease is out on it, or will be when its last lease is back (rule 14)."""
     found: bool = False
     """Found by a restarted controller: its leases may be of an earlier epoch."""
     leases: dict[int, LeaseOut] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class LeaseOut:
     holder: str | None
     """Dispatcher id; None: the holder is dead, or unknown since the controller restarted."""
     granted_at: float
+    whole: bool = False
+    """It has all slots of the container."""
     listed_at: int | None = None
     """Number of the first reply that listed it; None: no reply has."""
     revoked_at: float | None = None
@@ -80,6 +84,8 @@ class Ledger:
         self.by_state: dict[State, dict[str, Container]] = {state: {} for state in State}
         self.draining: dict[str, Container] = {}
         """Ready containers that take nothing new and stop when their last lease is back."""
+        self.reserved: dict[str, Container] = {}
+        """Ready containers that are for one input alone, for now."""
         self.orphans: dict[int, LeaseOut] = {}
         """Leases whose holder is dead, or has not reported since the controller restarted."""
         self._room: list[dict[str, Container]] = [{} for _ in range(slots)]
@@ -114,16 +120,30 @@ class Ledger:
         self._leave_room(container)
         del self.by_state[container.state][container.container_id]
         self.by_state[state][container.container_id] = container
-        container.draining = False
+        container.draining = container.reserved = False
         self.draining.pop(container.container_id, None)
+        self.reserved.pop(container.container_id, None)
         container.state = state
         self._enter_room(container)
 
     def drain(self, container: Container) -> None:
         """Grant nothing on this ready container any more."""
         self._leave_room(container)
-        container.draining = True
+        container.draining, container.reserved = True, False
         self.draining[container.container_id] = container
+        self.reserved.pop(container.container_id, None)
+
+    def reserve(self, container: Container) -> None:
+        """Grant nothing on this ready container but a whole lease."""
+        self._leave_room(container)
+        container.reserved = True
+        self.reserved[container.container_id] = container
+
+    def unreserve(self, container: Container) -> None:
+        """Grant on it as on any other again."""
+        container.reserved = False
+        del self.reserved[container.container_id]
+        self._enter_room(container)
 
     def remove(self, container: Container) -> list[LeaseOut]:
         """Forget a dead container; returns the leases that died with it."""
@@ -131,6 +151,7 @@ class Ledger:
         del self.containers[container.container_id]
         del self.by_state[container.state][container.container_id]
         self.draining.pop(container.container_id, None)
+        self.reserved.pop(container.container_id, None)
         for number in container.leases:
             del self.leases[number]
             self.orphans.pop(number, None)
@@ -140,13 +161,13 @@ class Ledger:
         """The idle container that has been idle longest."""
         return next(iter(self._room[0].values()), None)
 
-    def busiest_to_drain(self) -> Container | None:
-        """A ready container with leases that may be drained: the one with the fewest leases."""
+    def emptiest(self) -> Container | None:
+        """The ready container that is empty first: the one with the fewest leases."""
         for containers in self._room:
             for container in containers.values():
                 return container
         full = self.by_state[State.READY].values()
-        return next((c for c in full if not c.draining), None)
+        return next((c for c in full if not (c.draining or c.reserved)), None)
 
     # Leases.
 
@@ -159,9 +180,11 @@ class Ledger:
                 return newest
         return None
 
-    def grant(self, number: int, container: Container, holder: str | None, now: float) -> LeaseOut:
+    def grant(
+        self, number: int, container: Container, holder: str | None, now: float, *, whole: bool = False
+    ) -> LeaseOut:
         self._leave_room(container)
-        lease = LeaseOut(number, container, holder, now)
+        lease = LeaseOut(number, container, holder, now, whole)
         container.leases[number] = lease
         self.leases[number] = lease
         if holder is None:
@@ -194,6 +217,6 @@ class Ledger:
             self._room[len(container.leases)].pop(container.container_id, None)
 
     def _enter_room(self, container: Container) -> None:
-        grantable = container.state is State.READY and not container.draining
+        grantable = container.state is State.READY and not (container.draining or container.reserved)
         if grantable and len(container.leases) < self.slots:
             self._room[len(container.leases)][container.container_id] = container

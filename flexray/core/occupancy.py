@@ -16,6 +16,8 @@ from flexray.core.status import CANCELLED, LOST, UNSTARTED
 KEEP_ANSWER_S = 600.0
 SAMPLES_MAX = 8
 """Service times told per batch."""
+HELLO_S = 60.0
+"""A container that was used by nobody for so long asks the controller whether it is known (rule 12)."""
 LEASES_KEPT = 4096
 """Leases, of those that came here, of which something is remembered."""
 
@@ -92,8 +94,9 @@ class Work:
 class Occupancy:
     """The slots of one container and the batches on them."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, now: float = 0.0) -> None:
         self.slots = slots
+        self._used_at = now
         self.retiring = False
         """Nothing new is taken; what runs may finish."""
         self._works: dict[BatchKey, Work] = {}
@@ -140,6 +143,7 @@ class Occupancy:
         | new | none, all slots in use | BOUNCES |
         | new | none, a slot free | BEGINS |
         """
+        self._used_at = now
         known = self._works.get(key)
         if known is not None:
             return Arrival.KNOWN, known
@@ -163,11 +167,18 @@ class Occupancy:
         return Arrival.BEGINS, work
 
     def end(self, work: Work, now: float) -> Work | None:
-        """The batch under way is over; returns the one that follows it under its lease."""
+        """The batch under way is over; returns the one that follows it under its lease.
+
+        While the container is retiring, nothing of that one is begun.
+        """
+        self._used_at = now
         self._keep_answer(work, now)
         line = self._lines[work.lease_number]
         line.remove(work)
         if line:
+            if self.retiring:
+                line[0].drop_todo(UNSTARTED)
+                line[0].bounced = True
             return line[0]
         del self._lines[work.lease_number]
         return None
@@ -194,6 +205,16 @@ class Occupancy:
         for work in self._lines.get(lease_number, ()):
             work.drop_todo(UNSTARTED)
         return lease_number not in self._lines
+
+    def asks_after_itself(self, now: float) -> bool:
+        """Whether it is time to ask the controller if this container is known (rule 12)."""
+        return not self._lines and now - self._used_at >= HELLO_S
+
+    def is_left(self, now: float, *, known: bool) -> bool:
+        """Whether to exit after that question: nobody knows it, and nobody has used it since."""
+        if known:
+            self._used_at = now
+        return self.asks_after_itself(now)
 
     def keys_of(self, lease_number: int) -> list[BatchKey]:
         """The batches of a lease that are not over."""

@@ -44,8 +44,10 @@ ANSWER_AFTER_S = 10.0
 UNLIST_PATIENCE_S = 1.0
 """A revoked lease that no report has seen gone by then is released at the container (rule 2)."""
 RELEASE_REPEAT_S = 2.0
-SILENT_TICKS = 20
-"""Ticks without a parked report after which a dispatcher is cut off: 5 s of the controller's own time."""
+SILENT_S = 5.0
+"""Time without a parked report after which a dispatcher is cut off, while the controller was awake."""
+DOUBTED_S = 1.25
+"""The same, after which Ray is asked whether the dispatcher lives."""
 RECOVERY_S = 15.0
 FORGET_S = 60.0
 """An empty dispatcher's numbers are kept this long, so that a late report is known to be late."""
@@ -83,7 +85,7 @@ class Pool:
     def __init__(self, config: PoolConfig, now: float) -> None:
         self.config = config
         self.ledger = Ledger(config.slots, config.target_slots)
-        self.callers = Callers()
+        self.callers = Callers(config.slots)
         self._next_container = config.first_container
         self.scaling = Scaling(
             self.ledger,
@@ -101,6 +103,7 @@ class Pool:
         self._changed: dict[str, None] = {}
         """Dispatchers whose answer may have changed in this event."""
         self._shared_at = float("-inf")
+        self._ticked_at = now
         self._had_room = True
         self._short: dict[str, None] = {}
         """Dispatchers with calls that find no room beside what others were given in advance."""
@@ -115,7 +118,7 @@ class Pool:
     @property
     def is_sharing(self) -> bool:
         """Somebody waits for a slot that another holds: tick every SHARING_TICK_S."""
-        return self.callers.any_wanting
+        return self.callers.any_wanting and len(self.callers) > 1 and bool(self.ledger.leases)
 
     def handle(self, event: PoolEvent, now: float) -> list[PoolEffect]:
         """Take in one event; return the effects, in the order in which to perform them."""
@@ -176,7 +179,7 @@ class Pool:
             service = report.service
             self.scaling.service.add_summary(service.count, service.total_s, service.sample_s)
         caller.report = report
-        caller.parked_at, caller.silent_ticks, caller.cut_off = now, 0, False
+        caller.parked_at, caller.silent_s, caller.cut_off = now, 0.0, False
         caller.empty_since = now if report.is_empty else None
         if caller.failure_in is not None and report.seen >= caller.failure_in:
             caller.failure = caller.failure_in = None
@@ -219,6 +222,9 @@ class Pool:
             lease = self.ledger.grant(held.number, container, None, now)
         else:
             has_room = True
+        if held.whole and not lease.whole and lease.container.state is State.READY:
+            lease.whole = True
+            self.ledger.reserve(lease.container)
         if lease.holder is None:
             self.ledger.claim(lease, report.dispatcher_id)
             caller.leases[lease.number] = lease
@@ -259,20 +265,52 @@ class Pool:
 
     def _share(self, now: float) -> None:
         """Give free slots to the neediest; where none is free, ask holders to give some back."""
+        if self.callers.suspects or self.ledger.reserved:
+            self._reserve(now)
         while (container := self.ledger.fullest_with_room()) is not None:
             needy = self.callers.neediest()
             if needy is None:
                 break
-            dispatcher_id, caller = needy
-            self._next_lease += 1
-            lease = self.ledger.grant(self._next_lease, container, dispatcher_id, now)
-            self.callers.take_grant(dispatcher_id, caller, lease, now)
-            self._changed[dispatcher_id] = None
+            self._grant(container, *needy, now)
         if not self.callers.any_wanting:
             self._changed.update(dict.fromkeys(self.callers.end_sharing()))
         elif now - self._shared_at >= SHARE_EVERY_S:
             self._shared_at = now
             self._changed.update(dict.fromkeys(self.callers.share(now)))
+
+    def _grant(
+        self, container: Container, dispatcher_id: str, caller: Caller, now: float, *, whole: bool = False
+    ) -> None:
+        self._next_lease += 1
+        lease = self.ledger.grant(self._next_lease, container, dispatcher_id, now, whole=whole)
+        self.callers.take_grant(dispatcher_id, caller, lease, now)
+        self._changed[dispatcher_id] = None
+
+    def _reserve(self, now: float) -> None:
+        """Give whole containers to inputs that were lost on shared ones; empty some where none is idle.
+
+        Of all containers half at most, so that the others' inputs go on (rule 14).
+        """
+        emptying = 0
+        for container in list(self.ledger.reserved.values()):
+            if container.leases:
+                emptying += not any(lease.whole for lease in container.leases.values())
+            elif (needy := self.callers.suspecting()) is not None:
+                self._grant(container, *needy, now, whole=True)
+            else:
+                self.ledger.unreserve(container)
+        most = (self.ledger.ready + 1) // 2
+        while self.callers.suspects > emptying and len(self.ledger.reserved) < most:
+            emptiest, needy = self.ledger.emptiest(), self.callers.suspecting()
+            if emptiest is None or needy is None:
+                break
+            self.ledger.reserve(emptiest)
+            for lease in list(emptiest.leases.values()):
+                self._revoke(lease, now)
+            if emptiest.leases:
+                emptying += 1
+            else:
+                self._grant(emptiest, *needy, now, whole=True)
 
     def _free(self, lease: LeaseOut, now: float, idle_s: float = 0.0) -> None:
         self.ledger.free(lease, now - idle_s)
@@ -394,8 +432,7 @@ class Pool:
             if lease.listed_at is None:
                 self.ledger.free(lease, now)
             else:
-                self.ledger.orphan(lease)
-                self._release(lease, now)
+                self.ledger.orphan(lease)  # The next tick has it released.
 
     def _tick(self, now: float) -> None:
         if self._expected and now >= self._recovers_until:
@@ -404,8 +441,9 @@ class Pool:
             for lease in self.ledger.orphans.values():
                 if lease.release_at is None:
                     lease.release_at = now
+        passed_s, self._ticked_at = min(now - self._ticked_at, TICK_S), now
         for dispatcher_id, caller in list(self.callers):
-            self._tick_caller(dispatcher_id, caller, now)
+            self._tick_caller(dispatcher_id, caller, now, passed_s)
         self._release_overdue(now)
         self._show_containers()
 
@@ -419,14 +457,14 @@ class Pool:
                 if not caller.shown:
                     self._changed[dispatcher_id] = None
 
-    def _tick_caller(self, dispatcher_id: str, caller: Caller, now: float) -> None:
+    def _tick_caller(self, dispatcher_id: str, caller: Caller, now: float, passed_s: float) -> None:
         if caller.empty_since is not None and not (caller.leases or caller.revoked):
             if now - caller.empty_since > FORGET_S:
                 self.callers.remove(dispatcher_id)
             return
         if caller.parked_at is None:
-            caller.silent_ticks += 1
-            if caller.silent_ticks == SILENT_TICKS:
+            caller.silent_s += passed_s
+            if caller.silent_s >= SILENT_S and not caller.cut_off:
                 caller.cut_off = True
                 for lease in list(caller.leases.values()):
                     self._revoke(lease, now)
@@ -440,7 +478,7 @@ class Pool:
 
     def silent(self) -> list[str]:
         """Dispatchers that have not reported for a while: ask Ray whether they live."""
-        return [i for i, caller in self.callers if caller.silent_ticks >= SILENT_TICKS // 4]
+        return [i for i, caller in self.callers if caller.silent_s >= DOUBTED_S]
 
     # Answers.
 
@@ -466,7 +504,7 @@ class Pool:
         report, newest = caller.report, caller.newest
         leases = caller.listing
         if leases is None:
-            leases = tuple([Lease(n, lease.container.container_id) for n, lease in caller.leases.items()])
+            leases = tuple([_told(lease) for lease in caller.leases.values()])
             caller.listing = leases
         content = (leases, caller.decided, caller.admitted, caller.keep, self._notice, caller.failure, room)
         same = newest is not None and content == _content(newest) and caller.shown
@@ -516,6 +554,10 @@ class Pool:
             total_limit=self.config.limits.total,
             max_containers=self.scaling.settings.max_containers,
         )
+
+
+def _told(lease: LeaseOut) -> Lease:
+    return Lease(lease.number, lease.container.container_id, lease.whole)
 
 
 def _is_unseen(lease: LeaseOut, caller: Caller) -> bool:

@@ -52,10 +52,13 @@ class Recovery:
         statuses: bytes | None,
         payloads: Sequence[object] = (),
         cause: str = "",
+        *,
+        noted: Mapping[int, int] | None = None,
     ) -> tuple[list[Outcome], list[tuple[int, int]]]:
         """The answer to a batch; None: its container is dead. Returns the outcomes, and what to run again.
 
-        The latter as (input, attempt).
+        The latter as (input, attempt). `attempts` are those that were sent; an input that the container gave
+        back may have been on a later one since, in another batch that is over: that is `noted`.
         """
         outcomes: list[Outcome] = []
         again: list[tuple[int, int]] = []
@@ -77,4 +80,4 @@ class Recovery:
                 again.append((input_id, attempt + 1))
             else:
                 outcomes.append((input_id, status, payloads[position]))
-        return outcomes, again
+        return outcomes, [(i, max(attempt, (noted or {}).get(i, 1))) for i, attempt in again]

@@ -42,6 +42,7 @@ class Standing:
     waiting: int
     assigned: int
     resting: int
+    suspects: int
     patient: int
     held_back: int
     holds_any: bool
@@ -65,7 +66,7 @@ class Reporting:
         self._answered_at = 0.0
         self._not_before = 0.0
         self._told = Tally()
-        self._told_standing = Standing(0, 0, 0, 0, 0, holds_any=False)
+        self._told_standing = Standing(0, 0, 0, 0, 0, 0, holds_any=False)
         self._returned: list[tuple[int, float]] = []
         self._service_count = 0
         self._service_total_s = 0.0
@@ -164,6 +165,7 @@ class Reporting:
             waiting=standing.waiting,
             assigned=standing.assigned,
             resting=standing.resting,
+            suspects=standing.suspects,
             patient=standing.patient,
             held_back=standing.held_back,
             arrived=tally.arrived,

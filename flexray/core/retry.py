@@ -28,7 +28,7 @@ def runs_again_after_loss(*, at_most_once: bool, losses_alone: int) -> bool:
     | at_most_once | losses while alone | again |
     |---|---|---|
     | yes | any | no |
-    | no | fewer than 3 | yes, alone on a container |
+    | no | fewer than 3 | yes |
     | no | 3 | no |
     """
     return not at_most_once and losses_alone < LOSSES_MAX

@@ -239,7 +239,7 @@ class Scaling:
                 container := self._ledger.least_recently_used()
             ) is not None:
                 effects.append(self.stop(container))
-            elif (container := self._ledger.busiest_to_drain()) is not None:
+            elif (container := self._ledger.emptiest()) is not None:
                 self._ledger.drain(container)
         return effects
 

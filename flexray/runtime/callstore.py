@@ -328,6 +328,12 @@ class CallStore(Database):
             rows = [(attempt, number) for number, attempt in attempts.items()]
             self._connection.executemany("UPDATE inputs SET attempt = ? WHERE id = ?", rows)
 
+    def later_attempts(self, numbers: Iterable[int]) -> dict[int, int]:
+        """Number to attempt, of those that are not on their first."""
+        query = "SELECT attempt FROM inputs WHERE id = ? AND attempt > 1"
+        found = {number: self._run(query, number) for number in numbers}
+        return {number: rows[0][0] for number, rows in found.items() if rows}
+
     def delete_batch(self, dispatcher: str, pool: int, number: int) -> None:
         """Its answer is known."""
         query = "DELETE FROM batches WHERE dispatcher = ? AND pool = ? AND number = ?"

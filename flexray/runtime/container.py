@@ -19,7 +19,7 @@ from typing import Any
 import ray
 
 from flexray.context import enter_container
-from flexray.core.occupancy import Arrival, BatchKey, Occupancy, Work
+from flexray.core.occupancy import HELLO_S, Arrival, BatchKey, Occupancy, Work
 from flexray.core.status import FAILED, LOST, OK
 from flexray.decorators import ENTER, EXIT
 from flexray.errors import DeserializationError
@@ -51,8 +51,6 @@ WATCH_S = 0.25
 """How often inputs are checked for having run too long."""
 RETIRE_EVERY_S = 1.0
 EXIT_AFTER_S = 2.0
-HELLO_S = 60.0
-"""A container that has run nothing for this long asks the controller whether it is known (rule 12)."""
 
 
 class BaseContainer:
@@ -64,13 +62,12 @@ class BaseContainer:
         self._spec: PoolSpec | None = None
         self._runner: Runner | None = None
         self._lock = threading.Lock()
-        self._occupancy = Occupancy(slots)
+        self._occupancy = Occupancy(slots, time.monotonic())
         self._jobs: dict[BatchKey, Job] = {}
         self._waiters: dict[BatchKey, list[Wake]] = {}
         self._releases: dict[int, list[Wake]] = {}
         self._capture = Capture()
         self._runner_to_exit: Runner | None = None
-        self._ran_at = time.monotonic()
         self._load_lock = threading.Lock()
         self._loaded: LoadAnswer | None = None
         self._attended: Wake | None = None
@@ -143,16 +140,12 @@ class BaseContainer:
         """
         while True:
             time.sleep(HELLO_S / 4)
-            if self._has_run_lately:
+            if not self._occupancy.asks_after_itself(time.monotonic()):
                 continue
             known = self._is_known()
-            if not known and not self._has_run_lately:
-                os._exit(0)
-            self._ran_at = time.monotonic()
-
-    @property
-    def _has_run_lately(self) -> bool:
-        return time.monotonic() - self._ran_at < HELLO_S or bool(self._occupancy.busy)
+            with self._lock:
+                if self._occupancy.is_left(time.monotonic(), known=known):
+                    os._exit(0)
 
     def _is_known(self) -> bool:
         """What the controller says; no answer for a minute, in which it had time to restart, is a no."""
@@ -171,7 +164,7 @@ class BaseContainer:
         """Take in a batch. Idempotent by the batch's id."""
         message = decode_batch(data)
         key = (message.dispatcher_id, message.batch_id)
-        self._ran_at = now = time.monotonic()
+        now = time.monotonic()
         spec = self._spec
         assert spec is not None  # Leases exist only after it said that it is ready.
         with self._lock:

@@ -102,6 +102,7 @@ class PoolClient:
             retries=config.retries,
             at_most_once=config.at_most_once,
             single_use=config.single_use_containers,
+            slots=config.slots,
             spawned=spawned,
         )
         self._ids = itertools.count(1)

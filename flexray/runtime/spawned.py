@@ -346,7 +346,10 @@ class SpawnedPool(PoolClient):
         """What became of a batch that was sent before the restart; None: its container is dead."""
         key = (batch.dispatcher, batch.number)
         statuses, payloads = (None, []) if answer is None else (answer.statuses, answer.payloads)
-        told, again = self._recovery.take(key, batch.inputs, batch.attempts, statuses, payloads, cause)
+        noted = self._until_written(lambda: self._store.later_attempts(batch.inputs))
+        told, again = self._recovery.take(
+            key, batch.inputs, batch.attempts, statuses, payloads, cause, noted=noted
+        )
         outcomes = [_storable(*outcome) for outcome in told]
 
         def write() -> tuple[set[int], dict[int, bytes]]:

@@ -22,7 +22,7 @@ from flexray.core.events import (
     Settle,
     Ticked,
 )
-from flexray.core.occupancy import Arrival, Occupancy, Work
+from flexray.core.occupancy import HELLO_S, Arrival, Occupancy, Work
 from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED
 from tests.sim.truth import Truth, Violation
 
@@ -45,12 +45,15 @@ class SimContainer:
         self.placed = False
         self.ready = False
         self.declared_dead = False
-        self.occupancy = Occupancy(world.scenario.slots)
+        self.occupancy = Occupancy(world.scenario.slots, world.now)
+        world.after(HELLO_S / 4, self.say_hello)
         self.waiters: dict[Any, list[Callable[[], None]]] = {}
         self.release_waiters: dict[int, list[Callable[[], None]]] = {}
         self.running: dict[Work, tuple[Truth, int, Callable[[int], None]]] = {}
         """(input, its position, what to call with the status when it is over) of each batch under way."""
         self.begun = 0
+        self.whole: set[int] = set()
+        """Leases, of those used here, that are of all slots."""
         self.busy_when_asked: tuple[int, ...] = ()
         """What it told the newest controller."""
 
@@ -58,6 +61,8 @@ class SimContainer:
         if not self.alive:
             return
         world = self.world
+        if effect.lease.whole:
+            self.whole.add(effect.lease.number)
         key = (caller.name, effect.batch_id)
         arrival, work = self.occupancy.arrive(
             key,
@@ -80,7 +85,12 @@ class SimContainer:
             return
         self.waiters.setdefault(key, []).append(reply)
         if arrival is Arrival.BEGINS:
-            self.begin_next(effect.input_ids, work)
+            self.begin(effect.input_ids, work)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether something runs here under a lease of the whole container."""
+        return any(work.lease_number in self.whole for work in self.running)
 
     def answer_of(self, work: Work, effect: SendBatch) -> BatchReturned:
         statuses = bytes([s or 0 for s in work.statuses])
@@ -95,6 +105,11 @@ class SimContainer:
             ran=ran,
             bounced=work.bounced,
         )
+
+    def begin(self, input_ids: tuple[int, ...], work: Work) -> None:
+        if self.occupancy.retiring and work.todo:
+            raise Violation(f"13: {self.container_id} takes nothing new and begins a batch")
+        self.begin_next(input_ids, work)
 
     def begin_next(self, input_ids: tuple[int, ...], work: Work) -> None:
         if not self.alive:
@@ -122,6 +137,8 @@ class SimContainer:
         self.running[work] = entry
         if len(self.running) > world.scenario.slots:
             raise Violation(f"3: {self.container_id} runs {len(self.running)} inputs")
+        if len(self.running) > 1 and self.is_whole and not world.scenario.faults.restart_controller:
+            raise Violation(f"14: {self.container_id} is for one input and runs {len(self.running)}")
         status = FAILED if world.random.random() < world.scenario.fail_chance else OK
         if truth.poison:
             world.after(took / 2, self.die)
@@ -140,17 +157,46 @@ class SimContainer:
         if work is not None and work in self.running:
             _, position, finish = self.running[work]
             if position in positions:
+                if self.world.scenario.stubborn:  # Its thread goes on.
+                    self.retire()
+                    work.drop_todo(UNSTARTED)
                 finish(CANCELLED)
+
+    def retire(self) -> None:
+        if not self.occupancy.retiring:
+            self.occupancy.retiring = True
+            self.tell_retired()
+
+    def say_hello(self) -> None:
+        """Ask whether this container is known; no answer within a minute is a no (rule 12)."""
+        if not self.alive:
+            return
+        if self.occupancy.asks_after_itself(self.world.now):
+            self.ask_for_itself(self.world.now + HELLO_S)
+        else:
+            self.world.after(HELLO_S / 4, self.say_hello)
+
+    def ask_for_itself(self, until: float) -> None:
+        world = self.world
+        if not self.alive:
+            return
+        if world.now >= until or world.pool is not None:
+            known = world.pool is not None and self.container_id in world.pool.ledger.containers
+            if self.occupancy.is_left(world.now, known=known):
+                self.die()
+            world.after(HELLO_S / 4, self.say_hello)
+        else:
+            world.after(HELLO_S / 12, lambda: self.ask_for_itself(until))
 
     def end(self, work: Work) -> None:
         if self.world.scenario.single_use:
-            work.bounced = self.occupancy.retiring = True
-            self.tell_retired()
+            work.bounced = True
+            self.retire()
         following = self.occupancy.end(work, self.world.now)
         for reply in self.waiters.pop(work.key, []):
             reply()
         if following is not None:
-            self.begin_next(*self.world.inputs_of[id(following)])
+            self.begin(*self.world.inputs_of[id(following)])
         elif work.lease_number not in self.occupancy.busy:
             for reply in self.release_waiters.pop(work.lease_number, []):
                 reply()
@@ -200,6 +246,7 @@ class SimCaller:
             retries=scenario.retries,
             at_most_once=scenario.at_most_once,
             single_use=scenario.single_use,
+            slots=scenario.slots,
             spawned=spawned,
         )
         self.missed: list[Callable[[], None]] = []

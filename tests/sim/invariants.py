@@ -205,7 +205,7 @@ class Checks:
             self._fail(f"8: {caller.name} is not idle at the end")
         dispatch._run_timers(self.world.now + LONG_AFTER_S)
         names = (
-            "_queue _alone _resting _batches _sent_open "
+            "_queue _alone _suspects _whole _resting _batches _sent_open "
             "_slots _doubled _free _held_of _busy _attempts _losses _endings _overdue _repeats"
         )
         left = {name: getattr(dispatch, name) for name in names.split() if getattr(dispatch, name)}
@@ -219,6 +219,7 @@ class Checks:
         callers = pool.callers
         sums = (
             callers.demand,
+            callers.suspects,
             callers.assigned,
             callers.unseen_leases,
             callers.advance,
@@ -231,6 +232,7 @@ class Checks:
             len(pool.ledger.leases),
             len(pool.ledger.orphans),
             len(pool.ledger.draining),
+            len(pool.ledger.reserved),
             *sums,
         )
         if any(left):

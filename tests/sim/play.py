@@ -35,10 +35,11 @@ def play(
         if world.count > events_max:
             raise Violation(f"6: {world.open_inputs} inputs are open after {events_max:,} events")
     ends_at = world.now + world.settings.scaledown_window + SETTLES_FOR_S
-    while world.now < ends_at and world.step():
+    quiet_since = world.now
+    while world.now < min(ends_at, quiet_since + QUIET_FOR_S) and world.step():
         checks.check_event()
-        if ends_at - world.now > QUIET_FOR_S and world.is_quiet:
-            ends_at = world.now + QUIET_FOR_S
+        if not world.is_quiet:
+            quiet_since = world.now
     checks.check_end()
     return world
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, pairwise
 
 from flexray.config import AutoscalerSettings, Limits
@@ -12,9 +13,11 @@ from flexray.core.events import (
     AnswerReport,
     BatchReturned,
     ContainerLost,
+    ContainerPlaced,
     ContainerReady,
     InputsSubmitted,
     Lease,
+    PoolEffect,
     ReclaimBatch,
     ReleaseLease,
     Reply,
@@ -26,7 +29,7 @@ from flexray.core.events import (
     StartContainer,
     Ticked,
 )
-from flexray.core.occupancy import KEEP_ANSWER_S, Arrival, Occupancy
+from flexray.core.occupancy import HELLO_S, KEEP_ANSWER_S, Arrival, Occupancy
 from flexray.core.pool import Pool, PoolConfig
 from flexray.core.recovery import Recovery
 from flexray.core.reporting import ASK_TIMEOUT_S
@@ -313,6 +316,48 @@ def only_deaths_alone_count_against_an_input() -> None:
     _promise(deaths == 1 + 5, f"14: {lost} lost after {deaths} deaths")
 
 
+def deaths_beside_others_do_not_count() -> None:
+    """An input dies alone in its batch, but not on its container; then three times with one to itself."""
+    dispatch = Dispatch("d", slots=2)
+    dispatch.handle(InputsSubmitted([1]), 0.0)
+    deaths, lost = 0, False
+    for number in range(1, 10):
+        lease = Lease(number, f"f#{number}", whole=deaths >= 2)
+        reply = Reply(number, (lease,), decided=1, admitted=1, room=True)
+        effects = dispatch.handle(ReplyReceived(reply, number), 0.1 * number)
+        (sent,) = (effect for effect in effects if isinstance(effect, SendBatch))
+        _promise(sent.lease.whole == (deaths >= 2), f"14: sent under {sent.lease} after {deaths} deaths")
+        effects = dispatch.handle(ContainerLost(sent.lease.container_id), 0.1 * number + 0.05)
+        deaths += 1
+        lost = any(isinstance(effect, Settle) for effect in effects)
+        if lost:
+            break
+    _promise(deaths == 2 + 3, f"14: lost after {deaths} deaths")
+
+
+def an_input_that_needs_a_container_gets_one() -> None:
+    """The only container is busy with the inputs of another caller: it is emptied, and granted as a whole."""
+    pool = Pool(PoolConfig("f", epoch=1, slots=2, settings=AutoscalerSettings(max_containers=1)), 0.0)
+    (reply,) = _replies(pool.handle(ReportReceived(Report("busy", number=1, seen=0, asked=2)), 0.0))
+    waits = Report("busy", 2, reply.number, asked=2, decided=2, admitted=2, waiting=2)
+    pool.handle(ReportReceived(waits), 0.1)
+    pool.handle(ContainerPlaced("f#1"), 0.1)
+    (reply,) = _replies(pool.handle(ContainerReady("f#1"), 0.2))
+    has = replace(waits, number=3, seen=reply.number, held=reply.leases, waiting=0, assigned=2)
+    pool.handle(ReportReceived(has), 0.3)
+    needs = Report("d", number=1, seen=0, decided=1, asked=1, admitted=1, waiting=1, suspects=1)
+    first, told = _replies(pool.handle(ReportReceived(needs), 0.4))
+    pool.handle(ReportReceived(replace(needs, number=2, seen=first.number)), 0.4)
+    _promise(not told.leases, f"14: {told.leases} are still to be used")
+    gave = replace(has, number=4, seen=told.number, held=(), assigned=0)
+    granted = _replies(pool.handle(ReportReceived(gave), 0.5))[0]
+    _promise([lease.whole for lease in granted.leases] == [True], f"14: granted {granted.leases}")
+
+
+def _replies(effects: list[PoolEffect]) -> list[Reply]:
+    return [e.reply for e in effects if isinstance(e, AnswerReport) and e.reply is not None]
+
+
 def a_lease_of_an_earlier_controller_without_room_is_taken_back() -> None:
     """The only slot of a container is granted anew before the one who holds it has reported."""
     pool = Pool(PoolConfig("f", epoch=2, found=("f#1",)), 0.0)
@@ -509,6 +554,41 @@ def the_pool_is_scaled_for_what_is_only_stored() -> None:
     _promise(world.live > 12, f"6: {world.live} containers for 100 inputs of a second")
 
 
+def a_container_that_nobody_asks_after_ends_itself() -> None:
+    """The controller is gone for good: idle containers end, and a busy one does when its input is over."""
+    settings = AutoscalerSettings(min_containers=2)
+    world = World(Scenario(13, callers=1, service_s=200.0, service_spread=0.0, settings=settings))
+    (caller,) = world.callers.values()
+    world.at(5.0, lambda: caller.submit([0], patient=False))
+    world.at(6.0, lambda: setattr(world, "pool", None))
+    _played(world, 6.0 + 3 * HELLO_S)
+    _promise(world.live == 1, f"12: {world.live} containers are left, and one is busy")
+    _played(world, 210.0 + 3 * HELLO_S)
+    _promise(world.truth[0].settled == [OK], f"12: settled as {world.truth[0].settled}")
+    _promise(not world.live, f"12: {world.live} containers are left that nobody knows")
+
+
+def a_warm_container_stays_for_it_is_known() -> None:
+    """Nothing runs for ten minutes, in which the controller restarts: the warm container is the same."""
+    world = World(Scenario(14, callers=1, settings=AutoscalerSettings(min_containers=1)))
+    world.at(4.5 * HELLO_S, world.restart_controller)
+    _played(world, 10 * HELLO_S)
+    _promise((world.starts, world.live) == (1, 1), f"12: {world.starts} starts, {world.live} containers left")
+
+
+def a_stuck_start_is_replaced_within_the_maximum() -> None:
+    """Starts that hang count under max_containers: one is withdrawn before another takes its place."""
+    settings = AutoscalerSettings(max_containers=2, scaledown_window=2.0)
+    scenario = Scenario(15, callers=1, service_s=1.0, cold_start_s=0.5, settings=settings, stuck={2, 3})
+    world = World(scenario)
+    (caller,) = world.callers.values()
+    world.at(0.0, lambda: caller.submit([0], patient=False))
+    world.at(10.0, lambda: caller.submit([1, 2], patient=False))
+    _played(world, 25.0)
+    settled = [status for truth in world.truth.values() for status in truth.settled]
+    _promise(settled == [OK] * 3, f"15: settled as {settled} behind two stuck starts")
+
+
 PROMISES: dict[str, Callable[[], None]] = {
     promise.__name__: promise
     for promise in (
@@ -530,6 +610,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_free_slot_beside_an_open_ask_belongs_to_it,
         an_overtaken_reclaim_comes_again,
         only_deaths_alone_count_against_an_input,
+        deaths_beside_others_do_not_count,
+        an_input_that_needs_a_container_gets_one,
         a_lease_of_an_earlier_controller_without_room_is_taken_back,
         slots_of_a_dead_container_are_not_busy,
         a_container_counts_its_own_slots,
@@ -543,5 +625,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         spawned_inputs_count_in_no_limit_but_their_own,
         the_newest_batch_speaks_for_an_input,
         the_pool_is_scaled_for_what_is_only_stored,
+        a_container_that_nobody_asks_after_ends_itself,
+        a_warm_container_stays_for_it_is_known,
+        a_stuck_start_is_replaced_within_the_maximum,
     )
 }

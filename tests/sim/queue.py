@@ -126,7 +126,9 @@ class SimQueue:
     def recovered(self, key: BatchKey, answer: BatchReturned | None) -> None:
         _, effect, attempts = self.batches.pop(key)
         statuses, payloads = (None, ()) if answer is None else (answer.statuses, answer.payloads)
-        outcomes, again = self.recovery.take(key, effect.input_ids, attempts, statuses, payloads)
+        outcomes, again = self.recovery.take(
+            key, effect.input_ids, attempts, statuses, payloads, noted=self.attempts
+        )
         self.settle([(i, status) for i, status, _ in outcomes])
         mine = [(i, attempt) for i, attempt in again if i in self.open]
         self.attempts.update((i, attempt) for i, attempt in mine if attempt > 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from flexray.config import AutoscalerSettings, Limits, Retries
@@ -57,6 +57,10 @@ class Scenario:
     patient_share: float = 0.5
     poison: int = 0
     """Inputs of the first caller that kill the container which runs them."""
+    stubborn: bool = False
+    """A running input that is given up is answered, and its container retires (rule 13)."""
+    stuck: Collection[int] = ()
+    """Numbers of the containers that never finish loading."""
     never_starts: bool = False
     """No container can load the user's code."""
     permanent: bool = False
@@ -69,7 +73,7 @@ class Scenario:
 
     @property
     def is_calm(self) -> bool:
-        return self.faults == Faults() and not self.poison and not self.never_starts
+        return self.faults == Faults() and not (self.poison or self.never_starts or self.stubborn)
 
     @property
     def kills_containers(self) -> bool:
@@ -151,7 +155,7 @@ def _with_restarts(base: Scenario, rng: random.Random) -> Scenario:
 
 
 def _with_poison(base: Scenario, rng: random.Random) -> Scenario:
-    return replace(base, poison=1, slots=1)
+    return replace(base, poison=1)
 
 
 def _with_single_use(base: Scenario, rng: random.Random) -> Scenario:
@@ -159,7 +163,7 @@ def _with_single_use(base: Scenario, rng: random.Random) -> Scenario:
         base,
         single_use=True,
         slots=1,
-        inputs=min(base.inputs, 30),
+        inputs=min(base.inputs, 10),
         settings=base.settings.model_copy(update={"buffer_containers": 0}),
         faults=rng.choice((Faults(), Faults(), _FAULTS["deaths"])),
         cold_start_s=0.2,
@@ -175,6 +179,11 @@ def _with_crowds(base: Scenario, rng: random.Random) -> Scenario:
 def _with_streams(base: Scenario, rng: random.Random) -> Scenario:
     faults = rng.choice((Faults(), _FAULTS["losses"], _FAULTS["deaths"], _FAULTS["restarts"]))
     return replace(base, once_share=rng.choice((0.2, 0.8)), retries=None, fail_chance=0.0, faults=faults)
+
+
+def _with_stubborn(base: Scenario, rng: random.Random) -> Scenario:
+    faults = rng.choice((Faults(), Faults(), _FAULTS["losses"], _FAULTS["restarts"]))
+    return replace(base, stubborn=True, cancel_chance=0.5, slots=rng.choice((1, 2, 4)), faults=faults)
 
 
 def _with_queue(base: Scenario, rng: random.Random) -> Scenario:
@@ -198,7 +207,12 @@ def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
     permanent = rng.random() < 0.5
     settings = AutoscalerSettings(scaledown_window=2.0)
     return replace(
-        base, never_starts=True, permanent=permanent, settings=settings, inputs=min(base.inputs, 30)
+        base,
+        never_starts=True,
+        permanent=permanent,
+        settings=settings,
+        callers=min(base.callers, 2),
+        inputs=min(base.inputs, 10),
     )
 
 
@@ -214,6 +228,7 @@ _CHANGES: dict[str, Callable[[Scenario, random.Random], Scenario]] = {
     "crowds": _with_crowds,
     "streams": _with_streams,
     "queue": _with_queue,
+    "stubborn": _with_stubborn,
 }
 
 KINDS = (
@@ -232,4 +247,5 @@ KINDS = (
     "crowds",
     "streams",
     "queue",
+    "stubborn",
 )

@@ -305,6 +305,8 @@ class World:
         container.placed = True
         self.placed += 1
         self.deliver(lambda: self.control(ContainerPlaced(container.container_id)))
+        if int(container.container_id.rpartition("#")[2]) in self.scenario.stuck:
+            return
         cold = self.scenario.cold_start_s * self.random.uniform(0.7, 1.5)
         self.after(cold, lambda: self.load(container))
 

@@ -55,7 +55,7 @@ def test_the_container_with_the_fewest_leases_is_drained_first() -> None:
     ledger = ledger_with(3, slots=2)
     for number, holder in ((1, 0), (2, 0), (3, 1), (4, 2), (5, 2)):
         ledger.grant(number, container(ledger, holder), "d", 0.0)
-    assert ledger.busiest_to_drain() is container(ledger, 1)
+    assert ledger.emptiest() is container(ledger, 1)
 
 
 def test_a_dead_container_takes_its_leases_along() -> None:

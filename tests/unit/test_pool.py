@@ -32,7 +32,7 @@ from flexray.core.pool import (
     EPOCH,
     FORGET_S,
     RECOVERY_S,
-    SILENT_TICKS,
+    SILENT_S,
     TICK_S,
     UNLIST_PATIENCE_S,
     Pool,
@@ -180,7 +180,7 @@ def test_a_silent_caller_loses_its_leases_and_keeps_its_place_in_the_limits() ->
     hand = hand_with_a_lease()
     lease = hand.leases()[0]
     hand.tell(NoticeChanged("new"))  # Answers the parked report; no other comes.
-    hand.tick(SILENT_TICKS * TICK_S)
+    hand.tick(SILENT_S)
     assert not hand.of(ReleaseLease)
     hand.tick(UNLIST_PATIENCE_S + TICK_S)
     assert hand.of(ReleaseLease) == [ReleaseLease("f#1", lease.number)]
@@ -197,6 +197,7 @@ def test_a_dead_callers_lease_is_released_before_its_slot_is_free() -> None:
     hand.report("e", asked=1)
     hand.report("e", waiting=1)
     hand.tell(DispatcherLost("d"))
+    hand.tick(TICK_S)
     assert hand.of(ReleaseLease) == [ReleaseLease("f#1", lease.number)]
     assert not hand.leases("e")
     hand.tell(LeaseReleased("f#1", lease.number))

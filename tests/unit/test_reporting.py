@@ -17,8 +17,8 @@ from flexray.core.reporting import (
     Tally,
 )
 
-IDLE = Standing(0, 0, 0, 0, 0, holds_any=False)
-BUSY = Standing(4, 1, 0, 0, 0, holds_any=True)
+IDLE = Standing(0, 0, 0, 0, 0, 0, holds_any=False)
+BUSY = Standing(4, 1, 0, 0, 0, 0, holds_any=True)
 
 
 def parked(tally: Tally, standing: Standing = BUSY) -> Reporting:
@@ -43,10 +43,10 @@ def test_one_that_uses_nothing_is_quiet() -> None:
     ("tally", "standing", "expected"),
     [
         (Tally(asked=1, arrived=1), BUSY, True),
-        (Tally(), Standing(7, 1, 0, 0, 0, holds_any=True), True),
-        (Tally(), Standing(6, 1, 0, 0, 0, holds_any=True), False),
+        (Tally(), Standing(7, 1, 0, 0, 0, 0, holds_any=True), True),
+        (Tally(), Standing(6, 1, 0, 0, 0, 0, holds_any=True), False),
         (Tally(arrived=1), BUSY, False),
-        (Tally(), Standing(4, 0, 0, 0, 0, holds_any=True), False),
+        (Tally(), Standing(4, 0, 0, 0, 0, 0, holds_any=True), False),
     ],
 )
 def test_what_must_be_acted_on_is_reported_at_once(tally: Tally, standing: Standing, expected: bool) -> None:
@@ -86,7 +86,7 @@ def test_a_report_is_parked_while_anything_is_held_or_waits() -> None:
 
 def test_an_answer_is_acknowledged_at_once_where_nothing_is_held_and_soon_where_slots_are() -> None:
     answered = Tally(asked=1, decided=1, admitted=1, seen=1)
-    for standing, delay_s in ((Standing(4, 0, 0, 0, 0, holds_any=False), 0.0), (BUSY, ACKNOWLEDGE_S)):
+    for standing, delay_s in ((Standing(4, 0, 0, 0, 0, 0, holds_any=False), 0.0), (BUSY, ACKNOWLEDGE_S)):
         reporting = parked(Tally(asked=1), standing)
         reporting.answered(1, 0.5)
         assert not delay_s or not due(reporting, answered, standing, now=0.5 + delay_s / 2)
@@ -102,8 +102,8 @@ def test_an_answer_is_acknowledged_by_who_has_nothing_to_do_too() -> None:
 def test_waiting_that_verdicts_explain_is_no_news() -> None:
     reporting = parked(Tally(asked=6, decided=2))
     admitted = Tally(asked=6, decided=6, admitted=6)
-    assert not due(reporting, admitted, Standing(12, 1, 0, 0, 0, holds_any=True))
-    assert due(reporting, admitted, Standing(13, 1, 0, 0, 0, holds_any=True))
+    assert not due(reporting, admitted, Standing(12, 1, 0, 0, 0, 0, holds_any=True))
+    assert due(reporting, admitted, Standing(13, 1, 0, 0, 0, 0, holds_any=True))
 
 
 def test_asks_without_a_verdict_and_parked_reports_without_an_answer_are_repeated() -> None:
@@ -144,7 +144,7 @@ def test_a_report_carries_the_state_and_what_came_up_since_the_last() -> None:
     reporting.returned(7, 0.5)
     reporting.add_service(100, 3.0, tuple(float(n) for n in range(100)))
     held = (Lease(8, "f#1"),)
-    told: Any = reporting.make(Tally(9, 5, 4, 3, 2), Standing(6, 1, 2, 0, 3, holds_any=True), held, 0.0)
+    told: Any = reporting.make(Tally(9, 5, 4, 3, 2), Standing(6, 1, 2, 0, 0, 3, holds_any=True), held, 0.0)
     assert (told.dispatcher_id, told.number, told.seen, told.held) == ("d", 1, 2, held)
     assert (told.arrived, told.asked, told.decided, told.admitted) == (9, 5, 4, 3)
     assert (told.waiting, told.assigned, told.resting, told.held_back) == (6, 1, 2, 3)
