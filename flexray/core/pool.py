@@ -432,7 +432,8 @@ class Pool:
             if lease.listed_at is None:
                 self.ledger.free(lease, now)
             else:
-                self.ledger.orphan(lease)  # The next tick has it released.
+                self.ledger.orphan(lease)
+                self._release(lease, now)
 
     def _tick(self, now: float) -> None:
         if self._expected and now >= self._recovers_until:

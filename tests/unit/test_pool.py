@@ -197,7 +197,6 @@ def test_a_dead_callers_lease_is_released_before_its_slot_is_free() -> None:
     hand.report("e", asked=1)
     hand.report("e", waiting=1)
     hand.tell(DispatcherLost("d"))
-    hand.tick(TICK_S)
     assert hand.of(ReleaseLease) == [ReleaseLease("f#1", lease.number)]
     assert not hand.leases("e")
     hand.tell(LeaseReleased("f#1", lease.number))
