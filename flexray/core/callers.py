@@ -48,6 +48,7 @@ class Caller:
     failure_in: int | None = None
     """Number of the reply that carried the failure."""
     silent_s: float = 0.0
+    """How long nothing of it has been parked, as far as the controller was awake."""
     cut_off: bool = False
     empty_since: float | None = None
     shown: bool = True
@@ -61,6 +62,10 @@ class Caller:
     """Slots that its inputs could use beside those it has."""
     suspects: int = 0
     """Of the need, inputs that want a whole container each."""
+
+    def has_not_seen(self, lease: LeaseOut) -> bool:
+        """Whether no report of this dispatcher can know of the lease yet."""
+        return lease.listed_at is None or lease.listed_at > self.report.seen
 
     @property
     def slots_need(self) -> int:
@@ -131,6 +136,8 @@ class Callers:
         caller.granted_at = now
         caller.keep = None
         self._sharing.pop(dispatcher_id, None)
+        if lease.whole:
+            self._suspecting.pop(dispatcher_id, None)  # Behind the others, if it wants another.
         self.recount(dispatcher_id, caller)
 
     def recount(self, dispatcher_id: str, caller: Caller) -> None:
@@ -177,14 +184,14 @@ class Callers:
 
     def _recount_suspects(self, dispatcher_id: str, caller: Caller) -> None:
         """Inputs that want a whole container, where containers have several slots."""
-        seen = caller.report.seen
-        unseen = sum(x.whole and (x.listed_at is None or x.listed_at > seen) for x in caller.leases.values())
+        unseen = sum(lease.whole and caller.has_not_seen(lease) for lease in caller.leases.values())
         suspects = 0 if self._slots == 1 else min(caller.need, max(0, caller.report.suspects - unseen))
         self.suspects += suspects - caller.suspects
         caller.suspects = suspects
-        self._suspecting.pop(dispatcher_id, None)
         if suspects:
-            self._suspecting[dispatcher_id] = caller
+            self._suspecting.setdefault(dispatcher_id, caller)
+        else:
+            self._suspecting.pop(dispatcher_id, None)
 
     @property
     def waiting(self) -> int:
@@ -211,7 +218,7 @@ class Callers:
         return min(self._wanting.items(), key=lambda item: (len(item[1].leases), item[1].without_since))
 
     def suspecting(self) -> tuple[str, Caller] | None:
-        """Whoever wants a whole container and was asked after least recently."""
+        """Whoever has wanted a whole container for longest, since it got one or began to want one."""
         return next(iter(self._suspecting.items()), None)
 
     def end_sharing(self) -> Iterable[str]:

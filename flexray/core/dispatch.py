@@ -65,8 +65,7 @@ class Dispatch:
 
     `handle(event, now)` takes in one event and returns what to do. `retries`, `at_most_once`, `single_use` (a
     container serves one input) and `slots` (of each container) are those of the function. `spawned` inputs
-    need nobody's word to queue.
-    Nothing here knows arguments or results: payloads pass through.
+    need nobody's word to queue. Nothing here knows arguments or results: payloads pass through.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Dispatch:
         self._sent_open = 0
         self._slots: dict[int, Slot] = {}
         self._free: dict[int, None] = {}  # The most recently used last.
-        self._whole: list[Slot] = []  # Whole containers, just granted or just free.
+        self._whole: dict[int, None] = {}  # Whole containers, just granted or just free.
         self._doubled: dict[int, Slot] = {}  # Those with a batch ahead.
         self._held_of: dict[str, int] = {}
         self._dead: deque[str] = deque(maxlen=DEAD_KEPT)
@@ -314,15 +313,11 @@ class Dispatch:
                 self._ask_back(batch, now)
 
     def _set_free(self, slot: Slot) -> None:
-        if slot.lease.whole:
-            self._whole.append(slot)
-        else:
-            self._free[slot.lease.number] = None
+        (self._whole if slot.lease.whole else self._free)[slot.lease.number] = None
 
     def _give_back(self, slot: Slot, now: float) -> None:
         self._free.pop(slot.lease.number, None)
-        if slot in self._whole:
-            self._whole.remove(slot)
+        self._whole.pop(slot.lease.number, None)
         del self._slots[slot.lease.number]
         self._reporting.returned(slot.lease.number, now - slot.idle_since)
         container_id = slot.lease.container_id
@@ -335,9 +330,8 @@ class Dispatch:
 
     def _pump(self, now: float) -> None:
         while self._whole:
-            slot = self._whole[-1]
+            slot = self._slots[self._whole.popitem()[0]]
             if self._suspects:
-                self._whole.pop()
                 self._send(slot, (self._suspects.popleft(),), now, alone=True)
             else:
                 self._give_back(slot, now)  # At once: others may use all of its slots.

@@ -35,8 +35,6 @@ class Container:
     idle_since: float
     draining: bool = False
     """Nothing is granted on it any more; it stops when its last lease is back."""
-    reserved: bool = False
-    """For one input alone: a whole lease is out on it, or will be when its last lease is back (rule 14)."""
     found: bool = False
     """Found by a restarted controller: its leases may be of an earlier epoch."""
     leases: dict[int, LeaseOut] = field(default_factory=dict)
@@ -85,7 +83,7 @@ class Ledger:
         self.draining: dict[str, Container] = {}
         """Ready containers that take nothing new and stop when their last lease is back."""
         self.reserved: dict[str, Container] = {}
-        """Ready containers that are for one input alone, for now."""
+        """Ready containers for one input alone: a whole lease is out there, or is to be when all are back."""
         self.orphans: dict[int, LeaseOut] = {}
         """Leases whose holder is dead, or has not reported since the controller restarted."""
         self._room: list[dict[str, Container]] = [{} for _ in range(slots)]
@@ -120,7 +118,7 @@ class Ledger:
         self._leave_room(container)
         del self.by_state[container.state][container.container_id]
         self.by_state[state][container.container_id] = container
-        container.draining = container.reserved = False
+        container.draining = False
         self.draining.pop(container.container_id, None)
         self.reserved.pop(container.container_id, None)
         container.state = state
@@ -129,19 +127,17 @@ class Ledger:
     def drain(self, container: Container) -> None:
         """Grant nothing on this ready container any more."""
         self._leave_room(container)
-        container.draining, container.reserved = True, False
+        container.draining = True
         self.draining[container.container_id] = container
         self.reserved.pop(container.container_id, None)
 
     def reserve(self, container: Container) -> None:
         """Grant nothing on this ready container but a whole lease."""
         self._leave_room(container)
-        container.reserved = True
         self.reserved[container.container_id] = container
 
     def unreserve(self, container: Container) -> None:
         """Grant on it as on any other again."""
-        container.reserved = False
         del self.reserved[container.container_id]
         self._enter_room(container)
 
@@ -167,7 +163,7 @@ class Ledger:
             for container in containers.values():
                 return container
         full = self.by_state[State.READY].values()
-        return next((c for c in full if not (c.draining or c.reserved)), None)
+        return next((c for c in full if not (c.draining or c.container_id in self.reserved)), None)
 
     # Leases.
 
@@ -217,6 +213,7 @@ class Ledger:
             self._room[len(container.leases)].pop(container.container_id, None)
 
     def _enter_room(self, container: Container) -> None:
-        grantable = container.state is State.READY and not (container.draining or container.reserved)
+        closed = container.draining or container.container_id in self.reserved
+        grantable = container.state is State.READY and not closed
         if grantable and len(container.leases) < self.slots:
             self._room[len(container.leases)][container.container_id] = container

@@ -207,7 +207,7 @@ class Pool:
         for held_lease in report.held:
             if held_lease.number < self.config.epoch * EPOCH:
                 self._claim(caller, report, held_lease, now)
-        caller.unseen_leases = sum(_is_unseen(lease, caller) for lease in caller.leases.values())
+        caller.unseen_leases = sum(caller.has_not_seen(lease) for lease in caller.leases.values())
         if not caller.leases and held:
             caller.without_since = now
 
@@ -222,9 +222,10 @@ class Pool:
             lease = self.ledger.grant(held.number, container, None, now)
         else:
             has_room = True
-        if held.whole and not lease.whole and lease.container.state is State.READY:
+        if held.whole:
             lease.whole = True
-            self.ledger.reserve(lease.container)
+            if lease.container.state is State.READY and not lease.container.draining:
+                self.ledger.reserve(lease.container)
         if lease.holder is None:
             self.ledger.claim(lease, report.dispatcher_id)
             caller.leases[lease.number] = lease
@@ -339,7 +340,7 @@ class Pool:
         caller.leases.pop(lease.number, None)
         caller.listing = None
         caller.revoked[lease.number] = lease
-        caller.unseen_leases -= _is_unseen(lease, caller)
+        caller.unseen_leases -= caller.has_not_seen(lease)
         self._changed[lease.holder] = None
         if lease.listed_at is None:
             self._free(lease, now)
@@ -389,6 +390,8 @@ class Pool:
             if number not in self.ledger.leases:
                 self.ledger.grant(number, container, None, now)
         self.scaling.became_ready(container, now)
+        if any(lease.whole for lease in container.leases.values()):
+            self.ledger.reserve(container)
 
     def _take_failed_start(self, event: StartFailed, now: float) -> None:
         container = self.ledger.containers.get(event.container_id)
@@ -408,7 +411,7 @@ class Pool:
             if caller is not None and lease.holder is not None:
                 caller.listing = None
                 if caller.leases.pop(lease.number, None) is not None:
-                    caller.unseen_leases -= _is_unseen(lease, caller)
+                    caller.unseen_leases -= caller.has_not_seen(lease)
                 caller.revoked.pop(lease.number, None)
                 self._changed[lease.holder] = None
                 self.callers.recount(lease.holder, caller)
@@ -559,11 +562,6 @@ class Pool:
 
 def _told(lease: LeaseOut) -> Lease:
     return Lease(lease.number, lease.container.container_id, lease.whole)
-
-
-def _is_unseen(lease: LeaseOut, caller: Caller) -> bool:
-    """Whether no report of its holder can know of this lease yet."""
-    return lease.listed_at is None or lease.listed_at > caller.report.seen
 
 
 def _content(reply: Reply) -> tuple[object, ...]:

@@ -70,6 +70,28 @@ def test_a_call_whose_container_is_killed_runs_again(actors: Actors, runs: Runs)
     assert runs.counts()["x"] == 2
 
 
+def test_an_input_that_kills_its_container_takes_no_other_along(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("poison")
+
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=4)
+    def die_at_three(x: int) -> int:
+        with runs.of(x, lasting_s=0.05):
+            if x == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return x
+
+    with app.run():
+        results = list(die_at_three.map(range(12), return_exceptions=True))
+    assert isinstance(results.pop(3), InputLostError)
+    assert results == [x for x in range(12) if x != 3]
+    deaths = [run for run in runs.all() if run.name == "3"]
+    assert 1 + 3 <= len(deaths) <= 2 + 3
+    for death in deaths[-3:]:  # It had those containers to itself.
+        others = [run for run in runs.all() if run.pid == death.pid and run.name != "3"]
+        assert all(run.ended_at is not None and run.ended_at < death.began_at for run in others)
+
+
 def test_an_at_most_once_input_that_is_lost_ran_once(actors: Actors, runs: Runs) -> None:
     app = flexray.App("at-most-once")
 

@@ -163,7 +163,7 @@ def _with_single_use(base: Scenario, rng: random.Random) -> Scenario:
         base,
         single_use=True,
         slots=1,
-        inputs=min(base.inputs, 10),
+        inputs=min(base.inputs, 30),
         settings=base.settings.model_copy(update={"buffer_containers": 0}),
         faults=rng.choice((Faults(), Faults(), _FAULTS["deaths"])),
         cold_start_s=0.2,
@@ -211,8 +211,7 @@ def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
         never_starts=True,
         permanent=permanent,
         settings=settings,
-        callers=min(base.callers, 2),
-        inputs=min(base.inputs, 10),
+        inputs=min(base.inputs, 30),
     )
 
 

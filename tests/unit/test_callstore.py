@@ -503,6 +503,7 @@ def test_attempts_are_kept(path: Path) -> None:
         store.set_attempts({call.first + 1: 3})
     with CallStore(path) as store:
         assert waiting(store, call) == [(0, 1, b"a"), (1, 3, b"b")]
+        assert store.later_attempts([call.first, call.first + 1]) == {call.first + 1: 3}
 
 
 # The disk.

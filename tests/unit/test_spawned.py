@@ -706,6 +706,18 @@ def test_attempts_go_on_over_restarts(make: Make) -> None:
     assert list(queue.told[1].values()) == [(FAILED, b"third")]
 
 
+def test_what_a_container_gave_back_goes_on_with_its_newest_attempt(make: Make) -> None:
+    before_restart(make, b"x", retries=2)
+    queue = make("after", retries=2)
+    (batch,) = queue.restore()
+    queue.store.set_attempts({batch.inputs[0]: 2})  # It failed in another batch since, which is over.
+    queue.pool.recovered(batch, answer((UNSTARTED, None)))
+    queue.wait(10.0)
+    queue.reply(ONE)
+    (sent,) = queue.of(ONE).batches
+    assert list(sent.attempts.values()) == [2]
+
+
 def test_of_two_batches_with_the_same_input_only_the_newest_counts(make: Make) -> None:
     queue = make("before")
     call = queue.spawn("fc-1", b"x", b"y")
