@@ -15,18 +15,23 @@ POSITIONS = 1 << 32
 
 current_input: ContextVar[RunningInput | None] = ContextVar("flexray_input", default=None)
 
-_in_container = False
+_home_pool: str | None = None
 
 
-def enter_container() -> None:
-    """This process is a container from now on."""
-    global _in_container  # noqa: PLW0603  # A fact about the process.
-    _in_container = True
+def enter_container(pool_id: str) -> None:
+    """This process is a container of that pool from now on."""
+    global _home_pool  # noqa: PLW0603  # A fact about the process.
+    _home_pool = pool_id
+
+
+def home_pool() -> str | None:
+    """The pool of which this process is a container."""
+    return _home_pool
 
 
 def is_local() -> bool:
     """Whether this code runs outside of any container."""
-    return not _in_container
+    return _home_pool is None
 
 
 def current_input_id() -> str | None:

@@ -62,6 +62,8 @@ class Caller:
     """Slots that its inputs could use beside those it has."""
     suspects: int = 0
     """Of the need, inputs that want a whole container each."""
+    counted_home: str | None = None
+    """The pool in a container of which it lives, while it has inputs here."""
 
     def has_not_seen(self, lease: LeaseOut) -> bool:
         """Whether no report of this dispatcher can know of the lease yet."""
@@ -94,6 +96,8 @@ class Callers:
         self.suspects = 0
         self.assigned = 0
         self.unseen_leases = 0
+        self.homes: dict[str, int] = {}
+        """Of each pool, its containers in which somebody waits for an input of this one, running or not."""
 
     def __iter__(self) -> Iterator[tuple[str, Caller]]:
         return iter(self._callers.items())
@@ -126,6 +130,7 @@ class Callers:
             self.used.pending -= caller.used.pending
             self.used.total -= caller.used.total
             self.spawned -= caller.counted_spawned
+            self._recount_home(caller, None)
         return caller
 
     def take_grant(self, dispatcher_id: str, caller: Caller, lease: LeaseOut, now: float) -> None:
@@ -177,6 +182,8 @@ class Callers:
         caller.need = need
         if report.suspects or caller.suspects:
             self._recount_suspects(dispatcher_id, caller)
+        if report.home is not None:
+            self._recount_home(caller, report.home if need or assigned else None)
         if caller.slots_need:
             self._wanting[dispatcher_id] = caller
         else:
@@ -192,6 +199,14 @@ class Callers:
             self._suspecting.setdefault(dispatcher_id, caller)
         else:
             self._suspecting.pop(dispatcher_id, None)
+
+    def _recount_home(self, caller: Caller, home: str | None) -> None:
+        for counted, change in ((caller.counted_home, -1), (home, 1)):
+            if counted is not None:
+                self.homes[counted] = self.homes.get(counted, 0) + change
+                if not self.homes[counted]:
+                    del self.homes[counted]
+        caller.counted_home = home
 
     @property
     def waiting(self) -> int:

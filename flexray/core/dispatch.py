@@ -65,7 +65,8 @@ class Dispatch:
 
     `handle(event, now)` takes in one event and returns what to do. `retries`, `at_most_once`, `single_use` (a
     container serves one input) and `slots` (of each container) are those of the function. `spawned` inputs
-    need nobody's word to queue. Nothing here knows arguments or results: payloads pass through.
+    need nobody's word to queue. `home` is the pool in a container of which this caller lives. Nothing here
+    knows arguments or results: payloads pass through.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Dispatch:
         single_use: bool = False,
         slots: int = 1,
         spawned: bool = False,
+        home: str | None = None,
     ) -> None:
         self._retries = retries
         self._shares = slots > 1
@@ -114,7 +116,7 @@ class Dispatch:
         self._keep: int | None = None
         self._effects: list[DispatchEffect] = []
         self._sizing = BatchSizing()
-        self._reporting = Reporting(dispatcher_id, spawned=spawned)
+        self._reporting = Reporting(dispatcher_id, spawned=spawned, home=home)
         self.last_reply: Reply | None = None
         """The newest reply, for whoever wants to tell the user why inputs wait."""
 

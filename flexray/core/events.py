@@ -78,6 +78,8 @@ class Report:
     service: ServiceSummary = field(default_factory=ServiceSummary)
     spawned: bool = False
     """Its inputs were spawned: they count in no limit but their own, which is kept where they are stored."""
+    home: str | None = None
+    """The pool of the container in which this dispatcher lives (rule 17)."""
 
     @property
     def is_empty(self) -> bool:

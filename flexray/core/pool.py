@@ -97,7 +97,8 @@ class Pool:
         )
         self._next_lease = config.epoch * EPOCH
         self._next_reply = config.epoch * EPOCH
-        self._notice: str | None = None
+        self.notice: str | None = None
+        """Why inputs wait, where time alone does not help."""
         self._expected = dict.fromkeys(config.expected_dispatchers)
         self._recovers_until = now + RECOVERY_S
         self._changed: dict[str, None] = {}
@@ -119,6 +120,12 @@ class Pool:
     def is_sharing(self) -> bool:
         """Somebody waits for a slot that another holds: tick every SHARING_TICK_S."""
         return self.callers.any_wanting and len(self.callers) > 1 and bool(self.ledger.leases)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Inputs wait, every container is ready, and the maximum allows no more."""
+        maximum = self.scaling.settings.max_containers
+        return bool(self.callers.demand) and maximum is not None and self.ledger.ready >= maximum > 0
 
     def handle(self, event: PoolEvent, now: float) -> list[PoolEffect]:
         """Take in one event; return the effects, in the order in which to perform them."""
@@ -147,7 +154,7 @@ class Pool:
             case SettingsChanged(settings):
                 self.scaling.settings = settings
             case NoticeChanged(notice):
-                self._notice = notice
+                self.notice = notice
                 self._changed.update((i, None) for i, _ in self.callers)
         self._share(now)
         ticked = isinstance(event, Ticked | SettingsChanged)
@@ -510,7 +517,7 @@ class Pool:
         if leases is None:
             leases = tuple([_told(lease) for lease in caller.leases.values()])
             caller.listing = leases
-        content = (leases, caller.decided, caller.admitted, caller.keep, self._notice, caller.failure, room)
+        content = (leases, caller.decided, caller.admitted, caller.keep, self.notice, caller.failure, room)
         same = newest is not None and content == _content(newest) and caller.shown
         if same and newest is not None and report.seen >= newest.number:
             if report.is_empty:
@@ -541,7 +548,7 @@ class Pool:
             admitted=caller.admitted,
             room=room,
             keep=caller.keep,
-            notice=self._notice,
+            notice=self.notice,
             failure=caller.failure,
             next_in_s=max(TICK_S, len(self.callers) / 1000),
             view=self.view(),

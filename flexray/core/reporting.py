@@ -55,8 +55,9 @@ class Standing:
 class Reporting:
     """Remembers what was last told to the controller and decides when to tell it again."""
 
-    def __init__(self, dispatcher_id: str, *, spawned: bool = False) -> None:
+    def __init__(self, dispatcher_id: str, *, spawned: bool = False, home: str | None = None) -> None:
         self._spawned = spawned
+        self._home = home
         self.held_changed = False
         """A lease was taken or is no longer held, and no report says so yet."""
         self._dispatcher_id = dispatcher_id
@@ -172,6 +173,7 @@ class Reporting:
             returned=tuple(self._returned),
             service=ServiceSummary(self._service_count, self._service_total_s, tuple(self._service_sample)),
             spawned=self._spawned,
+            home=self._home,
         )
         self._told = Tally(tally.arrived, tally.asked, tally.decided, tally.admitted, tally.seen)
         self._told_standing = standing

@@ -95,7 +95,7 @@ class BaseContainer:
             os.environ.update(spec.config.env)
             apply_import_paths(spec.import_paths)
             self._capture.install()
-            enter_container()
+            enter_container(spec.pool_id)
             target = Target(unpack_function(spec.code), spec.parameters)
             runner = Runner(target, spec.config, self._end, self._retire)
             runner.run_hooks(ENTER)

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from flexray.config import AutoscalerSettings
+from flexray.core.blocking import notices
 from flexray.core.events import ContainerRetired, Report, Ticked
 from flexray.core.ledger import State
 from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
@@ -222,13 +223,22 @@ class Controller:
                 try:
                     if host.pool.is_sharing or (whole and not host.is_idle):
                         host.handle(Ticked())
-                        host.watch_placement()
                     elif whole:
                         self._forget_idle(host)
                 except Exception:
                     logger.exception("in pool %s", host.spec.pool_id)
+            if whole:
+                self._say_what_waits()
             sharing = any(host.pool.is_sharing for host in self._pools.values())
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
+
+    def _say_what_waits(self) -> None:
+        found = {pool_id: host.standstill() for pool_id, host in self._pools.items() if not host.is_idle}
+        stuck = {pool_id: standstill for pool_id, standstill in found.items() if standstill is not None}
+        names = {pool_id: host.spec.function_name for pool_id, host in self._pools.items()} if stuck else {}
+        said = notices(stuck, names)
+        for pool_id in found:
+            self._pools[pool_id].say(said.get(pool_id))
 
     def _forget_idle(self, host: PoolHost) -> None:
         """Drop a pool that was added, has nothing and was used by nobody for a minute; it may come again."""

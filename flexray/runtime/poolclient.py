@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from ray.exceptions import (
 
 from flexray import output
 from flexray.config import FunctionConfig
+from flexray.context import home_pool
 from flexray.core.dispatch import Dispatch
 from flexray.core.events import (
     BatchReclaimed,
@@ -41,6 +43,7 @@ from flexray.core.events import (
     InputsCancelled,
     InputsSubmitted,
     ReclaimBatch,
+    Reply,
     ReplyReceived,
     Report,
     ReportFailed,
@@ -74,6 +77,9 @@ if TYPE_CHECKING:
 ALONE_BYTES = 1 << 30
 """Size told of an input with references: Ray fails a whole call for one of them, so it travels alone."""
 OUTPUT_EVERY_S = 0.5
+TELL_EVERY_S = 60.0
+
+logger = logging.getLogger("flexray")
 
 Prepared = Packed | StoredCall
 
@@ -104,6 +110,7 @@ class PoolClient:
             single_use=config.single_use_containers,
             slots=config.slots,
             spawned=spawned,
+            home=home_pool(),
         )
         self._ids = itertools.count(1)
         self._inputs: dict[int, tuple[Prepared, Sink]] = {}
@@ -115,6 +122,7 @@ class PoolClient:
         self.spec_data: bytes | None = None
         """What opens the pool again, which the controller forgets while it is idle; None: it never does."""
         self._gone: Exception | None = None
+        self._told_at = float("-inf")
         self._kept: list[Any] = []
         """References that ended with Ray itself: see `farewell`."""
 
@@ -456,7 +464,17 @@ class PoolClient:
             self._end_with_app()
         else:
             data, handles = result if isinstance(result, tuple) else (result, {})
-            self._take(ReplyReceived(decode(data), report.number), handles)
+            reply: Reply = decode(data)
+            self._take(ReplyReceived(reply, report.number), handles)
+            if reply.notice is not None and home_pool() is None:
+                self._tell(reply.notice)
+
+    def _tell(self, notice: str) -> None:
+        """A call has no bar to say why it waits, so the log does; once a minute, for the reason may come and go."""
+        now = time.monotonic()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            logger.warning("inputs of %s wait: %s", self._name, notice)
 
     def _end_with_app(self) -> None:
         """The pool is gone, and nothing here can run any more."""

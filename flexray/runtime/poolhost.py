@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from flexray.config import AutoscalerSettings
+from flexray.core.blocking import Standstill
 from flexray.core.events import (
     AnswerReport,
     ContainerLost,
@@ -72,7 +73,9 @@ class PoolHost:
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._notice_since: float | None = None
+        self._bounded_since: float | None = None
+        self._standstill: Standstill | None = None
+        self._standstill_step = 0
         config = PoolConfig(
             name=spec.pool_id,
             epoch=epoch,
@@ -271,25 +274,36 @@ class PoolHost:
 
     # Notices.
 
-    def watch_placement(self) -> None:
-        """Say why inputs wait where Ray has not placed a container for ten seconds."""
-        launched = self.pool.ledger.by_state[State.LAUNCHED]
-        oldest = next(iter(launched.values()), None)
-        waited_s = 0.0 if oldest is None else time.monotonic() - oldest.launched_at
-        if waited_s < NOTICE_AFTER_S:
-            if self._notice_since is not None:
-                self._notice_since = None
-                self.handle(NoticeChanged(None))
-            return
-        step = waited_s // NOTICE_AFTER_S
-        if step != self._notice_since:
-            self._notice_since = step
-            nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            options = actor_options(self.spec.config.resources, nodes)
-            why = infeasible(options, nodes)
-            self.handle(
-                NoticeChanged(why or f"waiting for {shape(options)} since {step * NOTICE_AFTER_S:.0f} s")
-            )
+    def standstill(self) -> Standstill | None:
+        """What holds inputs up, where for 10 s Ray has not placed a container, or none may be added."""
+        now, ledger = time.monotonic(), self.pool.ledger
+        unplaced = next(iter(ledger.by_state[State.LAUNCHED].values()), None)
+        self._bounded_since = (self._bounded_since or now) if self.pool.is_bounded else None
+        since = self._bounded_since if unplaced is None else unplaced.launched_at
+        step = 0 if since is None else int((now - since) // NOTICE_AFTER_S)
+        if step != self._standstill_step:
+            self._standstill_step = step
+            self._standstill = self._describe_standstill(step * NOTICE_AFTER_S, placed=unplaced is None)
+        return self._standstill
+
+    def _describe_standstill(self, waited_s: float, *, placed: bool) -> Standstill | None:
+        if not waited_s:
+            return None
+        name, ready, homes = self.spec.function_name, self.pool.ledger.ready, self.pool.callers.homes
+        if placed:
+            reason = f"may have no more containers (max_containers={ready})"
+            return Standstill(name, reason, ready, bounded=True, homes=homes)
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        options = actor_options(self.spec.config.resources, nodes)
+        impossible = infeasible(options, nodes)
+        if impossible is not None:
+            return Standstill(name, impossible, ready, link="but", homes=homes)
+        return Standstill(name, f"waits for {shape(options)} since {waited_s:.0f} s", ready, homes=homes)
+
+    def say(self, notice: str | None) -> None:
+        """Tell the callers why their inputs wait, if that has changed."""
+        if notice != self.pool.notice:
+            self.handle(NoticeChanged(notice))
 
 
 async def _awaited(ref: Any) -> Any:

@@ -88,14 +88,24 @@ def test_a_gpu_that_no_node_has_is_named_after_ten_seconds_and_ends_at_the_start
     app: flexray.App,
 ) -> None:
     unknown = app.function(cpu=0, gpu="B200", startup_timeout=13)(devices)
+
+    @app.function(cpu=0)
+    def caller() -> str:
+        return str(unknown.remote(2))
+
     with app.run():
+        nested = in_background(caller.remote)
         outputs = in_background(lambda: list(unknown.map([0, 1], return_exceptions=True)))
         client = unknown._client()
         notice = wait_until(lambda: client.notice or "", timeout_s=14)
         assert "no node can hold {GPU: 1, accelerator_type:B200" in notice
         assert "the only node has {CPU: 4, GPU: 2, accelerator_type:H100" in notice
         assert "hint:" in notice
+        assert "1 container of caller waits for devices, but no node can hold" in notice
+        assert caller._client().notice == notice
         errors: list[Any] = outputs.result(20)
         assert [type(error) for error in errors] == [ContainerStartError] * 2
         assert "startup_timeout=13 s" in str(errors[0])
         assert "B200" in str(errors[0])
+        with pytest.raises(ContainerStartError, match="devices can start"):
+            nested.result(20)

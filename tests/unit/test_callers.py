@@ -124,3 +124,17 @@ def test_when_nobody_wants_a_slot_everybody_keeps_theirs() -> None:
     assert not pool.callers.any_wanting
     assert list(pool.callers.end_sharing()) == ["a"]
     assert pool.keeps() == {"a": 2, "b": 0}
+
+
+def test_homes_counts_the_containers_in_which_inputs_are_waited_for() -> None:
+    pool = Pool(a=(0, 0), b=(0, 0), c=(0, 0))
+    pool.report("a", waiting=3, home="app/f")
+    pool.report("b", waiting=1, home="app/f")
+    pool.report("c", waiting=1, home="app/g")
+    assert pool.callers.homes == {"app/f": 2, "app/g": 1}
+    pool.report("a", waiting=0)
+    pool.callers.remove("c")
+    assert pool.callers.homes == {"app/f": 1}
+    pool["b"].cut_off = True
+    pool.report("b")
+    assert pool.callers.homes == {}
