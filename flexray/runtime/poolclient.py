@@ -470,7 +470,7 @@ class PoolClient:
                 self._tell(reply.notice)
 
     def _tell(self, notice: str) -> None:
-        """A call has no bar to say why it waits: the log does, once a minute, for the reason may come and go."""
+        """A call has no bar to say why it waits: the log does, once a minute, for the reason may vanish."""
         now = time.monotonic()
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
