@@ -34,7 +34,7 @@ from flexray.runtime.database import state_file
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
-from flexray.runtime.head import core_worker
+from flexray.runtime.head import cluster_id, connection
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import laid_out
 from flexray.runtime.spawned import News, SpawnedPool, travelling
@@ -68,9 +68,9 @@ ABANDONED_S = 86400.0
 class CallQueue:
     """See the module. `CallQueueActor` is this class as Ray runs it."""
 
-    def __init__(self, cluster_id: str) -> None:
+    def __init__(self) -> None:
         self._kept_s = _kept_days() * 86400.0
-        self._store = CallStore(state_file(cluster_id, "calls"))
+        self._store = CallStore(state_file(cluster_id(), "calls"))
         self._writer = GroupCommit(self._store)
         self._pools: dict[int, SpawnedPool] = {}
         self._pool_of: dict[str, SpawnedPool] = {}
@@ -496,8 +496,8 @@ async def _send_again(
 
 def _connection() -> Callable[[], bool]:
     """Whether Ray is still the one that this process is connected to."""
-    mine = core_worker()
-    return lambda: core_worker() is mine
+    mine = connection()
+    return lambda: connection() is mine
 
 
 def _kept_days() -> float:

@@ -21,7 +21,7 @@ from flexray.core.ledger import State
 from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
 from flexray.errors import NotFoundError
 from flexray.runtime.database import state_file
-from flexray.runtime.head import head_actor
+from flexray.runtime.head import cluster_id, head_actor
 from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
 from flexray.runtime.poolhost import PoolHost
@@ -54,8 +54,8 @@ SILENT_FALLBACK_S = 60.0
 class Controller:
     """See the module. `ControllerActor` is this class as Ray runs it; workers import this one by its name."""
 
-    def __init__(self, cluster_id: str) -> None:
-        self._store = Store(state_file(cluster_id, "controller"))
+    def __init__(self) -> None:
+        self._store = Store(state_file(cluster_id(), "controller"))
         self._epoch = self._store.next_epoch()
         self._launcher = Launcher()
         self._apps: dict[str, AppSpec] = {}

@@ -17,21 +17,23 @@ from typing import Any
 from ray._private import worker
 
 
-def before_shutdown(act: Callable[[], None]) -> None:
-    """Call `act` once, on the thread that shuts Ray down, just before it does."""
-    original: Any = getattr(worker, "disconnect", None)
+def before_shutdown(connection: Any, act: Callable[[], None]) -> None:
+    """Call `act` once, on the thread that ends this connection of Ray, just before it does."""
+    is_client = not worker.global_worker.connected
+    owner, name = (connection, "close") if is_client else (worker, "disconnect")
+    original: Any = getattr(owner, name, None)
     if original is None:
         return
 
     @functools.wraps(original)
-    def disconnect(*args: Any, **kwargs: Any) -> Any:
-        worker.disconnect = original
+    def ending(*args: Any, **kwargs: Any) -> Any:
+        setattr(owner, name, original)
         try:
             act()
         finally:
             original(*args, **kwargs)
 
-    worker.disconnect = disconnect
+    setattr(owner, name, ending)
 
 
 def before_sigterm_ends(action: Callable[[], None]) -> None:

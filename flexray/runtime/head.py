@@ -5,10 +5,10 @@ One rule: two processes at once get the same one; where it cannot start, the err
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import ray
+from ray.util.client import ray as client
 
 from flexray.errors import ExecutionError
 from flexray.runtime.deaths import cause_of
@@ -35,7 +35,7 @@ def head_actor(name: str, actor_class: Any) -> Any:
         resources={"node:__internal_head__": 0.001},
         runtime_env={},
         enable_task_events=False,
-    ).remote(_cluster_id())
+    ).remote()
     what = "the " + name.partition(":")[2].replace("-", " ")
     try:
         ray.get(actor.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)
@@ -49,12 +49,18 @@ def head_actor(name: str, actor_class: Any) -> Any:
     return actor
 
 
-def core_worker() -> Any:
-    """Ray's connection of this process, another one after every ray.init; None: there is none."""
+def connection() -> Any:
+    """Ray's connection of this process, another one after every ray.init; None: there is none.
+
+    Its core worker, or, where it is a client (`ray://`), the client's connection to its server.
+    """
     from ray._private.worker import global_worker  # noqa: PLC0415  # Changes with every ray.init.
 
     # While Ray shuts down it still has its core worker, and any call would start another Ray.
-    return getattr(global_worker, "core_worker", None) if global_worker.connected else None
+    if global_worker.connected:
+        return getattr(global_worker, "core_worker", None)
+    context: Any = client
+    return context.get_context().client_worker if context.is_connected() else None
 
 
 def _not_started(what: str, error: Exception) -> ExecutionError:
@@ -67,10 +73,9 @@ def _not_started(what: str, error: Exception) -> ExecutionError:
     )
 
 
-def _cluster_id() -> str:
-    """Ray's own id of the cluster."""
+def cluster_id() -> str:
+    """Ray's own id of the cluster; asked by a process of the cluster, for clients do not know it."""
     from ray._private.worker import global_worker  # noqa: PLC0415  # Ray has no public word for it.
 
-    client: Any = getattr(global_worker, "gcs_client", None)
-    cluster_id = getattr(client, "cluster_id", None)
-    return cluster_id.hex() if cluster_id is not None else uuid.uuid4().hex
+    known: Any = getattr(getattr(global_worker, "gcs_client", None), "cluster_id", None)
+    return known.hex() if known is not None else "cluster"

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.util.client.common import ClientActorHandle, ClientObjectRef
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
 from flexray.core.status import SpawnedCall
@@ -26,7 +27,7 @@ from flexray.runtime.controller import find_controller
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.farewell import before_shutdown
-from flexray.runtime.head import core_worker, head_actor
+from flexray.runtime.head import connection, head_actor
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import CALL_QUEUE_NAME, NAMESPACE, Added, AppSpec, PoolSpec, decode, encode
@@ -40,25 +41,26 @@ class Session:
     """This process's connection to one Ray cluster: the controller and the dispatcher."""
 
     def __init__(self, *, owns_ray: bool) -> None:
-        register_reference_type(ray.ObjectRef)
+        for kind in (ray.ObjectRef, ClientObjectRef, ClientActorHandle):
+            register_reference_type(kind)
         self.process = process_id()
         self.owns_ray = owns_ray
         """Whether this session started a Ray of its own, which then nobody else uses."""
-        self._core_worker = core_worker()
+        self._connection = connection()
         self.dispatcher = Dispatcher(self.process, find_controller, lambda: self.is_current)
         self._queue: Any = None
-        before_shutdown(self._close)
+        before_shutdown(self._connection, self._close)
         self.environment = shipping.caller_environment()
         self.import_paths = tuple(shipping.import_paths())
 
     def _close(self) -> None:
-        self._core_worker = None
+        self._connection = None
         self.dispatcher.close()
 
     @property
     def is_current(self) -> bool:
         """Whether Ray is still the one that this session connected to."""
-        return self._core_worker is not None and core_worker() is self._core_worker
+        return self._connection is not None and connection() is self._connection
 
     def client(self, pool_id: str, config: FunctionConfig) -> PoolClient:
         """The client of a pool; nothing is sent."""

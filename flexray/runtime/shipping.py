@@ -7,21 +7,27 @@ that the cluster already has) and the folders that the caller imports from.
 
 from __future__ import annotations
 
+import os
 import site
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.runtime_env import RuntimeEnv
+from ray.util.client import ray as client
 
 from flexray.errors import InvalidError
 
 PYTHON_PROVIDERS = ("pip", "uv", "conda", "container", "image_uri")
 """Keys of a runtime_env that say where Python packages come from. Ray takes one of them at most."""
+
+PIN_SECONDS = "RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S"
+"""Ray's variable for how long it keeps a package that is not used yet."""
 
 UNPACKED = "runtime_resources"
 """The folder in which Ray unpacks packages on a node. What is in it travels as a package, not as a path."""
@@ -65,7 +71,7 @@ def uploaded(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
 
     try:
         environment = RuntimeEnv(**runtime_env).to_dict()
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, _unpinned_by_clients():
             environment = upload_py_modules_if_needed(
                 environment, include_gitignore=True, scratch_dir=scratch
             )
@@ -79,6 +85,23 @@ def uploaded(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
     environment.pop("excludes", None)  # It has done its work in the upload.
     return dict(environment)
+
+
+@contextmanager
+def _unpinned_by_clients() -> Iterator[None]:
+    """Uploads by a client of Ray (`ray://`) without the wish that Ray keep the package until it is used.
+
+    Ray never answers a client's wish (seen on 2.60). The package is there until the last actor that uses it
+    is gone.
+    """
+    set_before = PIN_SECONDS in os.environ
+    if client.is_connected():  # type: ignore[no-untyped-call]
+        os.environ.setdefault(PIN_SECONDS, "0")
+    try:
+        yield
+    finally:
+        if not set_before:
+            os.environ.pop(PIN_SECONDS, None)
 
 
 def import_paths() -> list[str]:

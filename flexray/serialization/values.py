@@ -38,6 +38,10 @@ class Parts:
         self.references = references
         """Objects of registered types; their index stands in `data`."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What came out of Ray's store does not pickle by itself, and a client of Ray is sent it in one piece.
+        return Parts, (self.data, [pickle.PickleBuffer(buffer) for buffer in self.buffers], self.references)
+
 
 Packed: TypeAlias = bytes | Parts
 

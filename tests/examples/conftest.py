@@ -60,6 +60,8 @@ class Head(Desk):
     """A Ray head that runs, and the environment of those who join it."""
 
     dashboard: str = field(default="")
+    client: str = field(default="")
+    """Where Ray Client connects."""
 
 
 HEADS_TRIED = 3
@@ -132,7 +134,8 @@ def _start_head(mine: Path) -> tuple[subprocess.Popen[bytes], Head | None]:
         return process, None
     joining = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
     wait_until(lambda: _listens(port), timeout_s=60)
-    return process, Head(mine, joining, f"http://127.0.0.1:{dashboard_port}")
+    client = f"ray://127.0.0.1:{other_ports[0]}"
+    return process, Head(mine, joining, f"http://127.0.0.1:{dashboard_port}", client)
 
 
 def _environment(folder: Path) -> dict[str, str]:

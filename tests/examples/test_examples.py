@@ -192,3 +192,28 @@ def test_pipeline_draws_the_calls_that_its_stages_have_spawned(head: Head) -> No
     assert len(re.findall(r"^\s+cut: done", last, re.MULTILINE)) == 7
     assert "choose: done" in last
     assert not re.search(r": (waiting|running|failed|lost|cancelled)", last)
+
+
+def test_a_program_that_is_connected_by_ray_client_has_all_of_it(head: Head, tmp_path: Path) -> None:
+    (tmp_path / "shipped.txt").write_text("it came along")
+    environment = {**head.environment, "CLIENT_ADDRESS": head.client, "PYTHONPATH": str(REPOSITORY)}
+    del environment["RAY_ADDRESS"]
+    outside = Head(head.folder, environment)
+
+    printed = outside.run("python", Path(__file__).with_name("over_client.py"), tmp_path).splitlines()
+
+    assert "Scaler | scaling 5" in printed
+    assert [line for line in printed if " | " not in line] == [
+        "remote 9",
+        "map 332833500",
+        "stream True",
+        "large 1000000.0",
+        "reference 25",
+        "handle 1",
+        "method 20",
+        "coroutines [81, [0, 1, 4], [0, 1, 2]]",
+        "spawned 144",
+        "packaged it came along",
+        "raised on purpose",
+        "connected False",
+    ]
