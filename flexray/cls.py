@@ -7,6 +7,7 @@ called.
 from __future__ import annotations
 
 import difflib
+import inspect
 import threading
 from collections.abc import Mapping
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
@@ -25,7 +26,7 @@ from flexray.decorators import (
 )
 from flexray.dual import Dual
 from flexray.errors import InvalidError
-from flexray.function import Function, Home, Stats, is_generator
+from flexray.function import Function, Home, Stats, check_batched, is_generator
 from flexray.variants import Variant, Variants, overridden, suffix
 
 P = ParamSpec("P")
@@ -60,6 +61,9 @@ class Cls(Variants):
                 f"class {config.name} has {len(self.methods)} methods and is batched",
                 "give a batched method a class of its own",
             )
+        if config.batching is not None:
+            for name, method in self.methods.items():
+                check_batched(f"{config.name}.{name}", method.__wrapped__)
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.home = home
@@ -121,7 +125,10 @@ class Cls(Variants):
         methods = self.__dict__.get("methods", {})
         if name in methods:
             return _Uninstantiated(self.name, name)
-        raise AttributeError(f"class {self.__dict__.get('__name__')} has no method {name!r} for containers")
+        own = self.__dict__.get("__name__")
+        if name in RESERVED:
+            raise AttributeError(f"{name} is of one instance's pool: use {own}(...).{name}(...)")
+        raise AttributeError(f"class {own} has no method {name!r} for containers")
 
     def _checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
         for name in parameters:
@@ -137,7 +144,7 @@ class Cls(Variants):
                 raise InvalidError(f"{self.name} needs its parameter {name!r}", self._shown_parameters())
             value = values[name] = parameters.get(name, declared.default)
             _check_type(f"parameter {name!r} of {self.name}", kind, value)
-        size = sum(len(value) if isinstance(value, str | bytes) else 8 for value in values.values())
+        size = sum(_size_of(value) for value in values.values())
         if size > PARAMETERS_MAX_BYTES:
             raise InvalidError(
                 f"the parameters of {self.name} have {size:,} bytes, over {PARAMETERS_MAX_BYTES:,}",
@@ -343,12 +350,33 @@ def _checked_methods(raw: type) -> dict[str, Any]:
             f"{name}.{concurrent[0]} has @flexray.concurrent, and methods share their containers",
             f"decorate the class: @flexray.concurrent goes between @app.cls() and class {name}",
         )
-    if raw.__init__ is not object.__init__:  # type: ignore[misc]  # It is the class's, not an instance's.
+    for maker, made in (("__init__", raw.__init__), ("__new__", raw.__new__)):  # type: ignore[misc]
+        if made is not getattr(object, maker):
+            raise InvalidError(
+                f"class {name} has {'an' if maker == '__init__' else 'a'} {maker} of its own",
+                "declare parameters with flexray.parameter(), and prepare it in an @flexray.enter() method",
+            )
+    if inspect.isabstract(raw):
+        missing = ", ".join(sorted(raw.__abstractmethods__))  # type: ignore[attr-defined]
         raise InvalidError(
-            f"class {name} has an __init__ of its own",
-            "declare parameters with flexray.parameter(), and prepare it in an @flexray.enter() method",
+            f"class {name} is abstract: it lacks {missing}", "decorate the class that defines them"
         )
+    for role in (ENTER, EXIT):
+        for hook in hooks_of(raw, role):
+            _check_hook(f"{role} hook {hook} of class {name}", getattr(raw, hook))
     return methods
+
+
+def _check_hook(what: str, hook: Any) -> None:
+    if is_generator(hook):
+        raise InvalidError(f"the {what} is a generator, and nobody would iterate it", "let it return instead")
+    try:
+        inspect.signature(hook).bind(None)
+    except TypeError:
+        raise InvalidError(
+            f"the {what} takes arguments, and there are none",
+            "take self alone; what differs between instances is a flexray.parameter()",
+        ) from None
 
 
 def _checked_parameters(raw: type) -> dict[str, tuple[type, Parameter]]:
@@ -376,6 +404,13 @@ def _check_type(what: str, kind: type, value: object) -> None:
         raise InvalidError(
             f"{what} is {value!r:.60}, of type {type(value).__name__}", f"it must be of type {kind.__name__}"
         )
+
+
+def _size_of(value: object) -> int:
+    """Bytes that a parameter needs."""
+    if isinstance(value, str):
+        return len(value.encode())
+    return len(value) if isinstance(value, bytes) else 8
 
 
 def _name_of(annotation: object) -> str:

@@ -330,8 +330,9 @@ class FunctionConfig(_Settings):
         if self.is_generator and self.retries is not None:
             hint = "what was read cannot be taken back; catch the error in the generator, or return a list"
             _refuse("retries", self.retries, "a generator runs once", hint)
-        if self.is_generator and self.batching is not None:
-            _refuse("batching", self.batching, "a generator cannot be batched", "return a list of results")
+        if self.at_most_once and self.retries is not None:
+            hint = "leave out retries and catch the error in the function, or leave out at_most_once"
+            _refuse("retries", self.retries, "at_most_once forbids to run an input again", hint)
         if self.single_use_containers and self.slots > 1:
             hint = "leave out @flexray.concurrent and @flexray.batched, or single_use_containers"
             _refuse("single_use_containers", True, f"its containers run {self.slots} inputs at once", hint)

@@ -80,6 +80,8 @@ class Function(Variants, Generic[P, R]):
         marks = marks_of(raw)
         marks["is_generator"] = is_generator(raw)
         config = check_options(raw.__name__, given, overridden(marks, given))
+        if config.batching is not None:
+            check_batched(config.name, raw)
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.__wrapped__ = raw
@@ -125,9 +127,9 @@ class Function(Variants, Generic[P, R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:
         """Refuse: it would be unclear where the call runs."""
-        name = self.name
+        name, how = self.name, "remote_gen" if self.is_generator else "remote"
         raise TypeError(
-            f"{name} is a FlexRay function and is not called directly: use {name}.remote(...) to run it in a "
+            f"{name} is a FlexRay function and is not called directly: use {name}.{how}(...) to run it in a "
             f"container, or {name}.local(...) to run it here"
         )
 
@@ -413,7 +415,8 @@ class Function(Variants, Generic[P, R]):
         return Dual(self._get_current_stats, self._get_current_stats_async)
 
     def _get_current_stats(self) -> Stats:
-        told = backend.connect().stats(self._pool_id())
+        pool_id = self._pool_id()  # First: where the app does not run, no Ray is started for it.
+        told = backend.connect().stats(pool_id)
         return Stats(**{**told, "settings": told["settings"] or self._config.autoscaler})
 
     async def _get_current_stats_async(self) -> Stats:
@@ -558,3 +561,19 @@ async def _spread_async(iterator: Any) -> AsyncIterator[tuple[Any, ...]]:
 def is_generator(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a generator, sync or async."""
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def check_batched(name: str, function: Callable[..., Any]) -> None:
+    """Refuse what cannot be called with one list for each of its parameters.
+
+    Raises:
+        InvalidError: It is a generator, or takes `*args` or `**kwargs`.
+    """
+    if is_generator(function):
+        raise InvalidError(f"{name} is batched and a generator", "return a list of results")
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InvalidError(
+                f"{name} is batched and takes {parameter}",
+                "name its parameters: it is called with one list for each of them",
+            )

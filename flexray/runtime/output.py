@@ -1,7 +1,8 @@
 """Catches what user code prints in a container, by the caller whose input printed it.
 
 One rule: a line belongs to the dispatcher whose input runs in this context; where the context says nothing
-(a thread of the user's own) and one dispatcher alone has inputs here, it belongs to that one.
+(a thread of the user's own) and one dispatcher alone has inputs here, it belongs to that one. What is printed
+before the first input, by enter hooks, belongs to the dispatcher of that input.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Capture:
         self._sizes: dict[str, int] = {}
         self._partial: dict[tuple[str, Stream], str] = {}
         self._active: dict[str, int] = {}
+        self._early: deque[tuple[Stream, str]] | None = deque()
+        """Printed by enter hooks, before anybody had an input here; None: given to whoever had the first."""
+        self._early_size = 0
 
     def install(self) -> None:
         """Replace sys.stdout and sys.stderr of this process."""
@@ -41,6 +45,9 @@ class Capture:
     def begin(self, dispatcher_id: str) -> None:
         with self._lock:
             self._active[dispatcher_id] = self._active.get(dispatcher_id, 0) + 1
+            early, self._early = self._early, None
+            for stream, text in early or ():
+                self._write(dispatcher_id, stream, text)
 
     def end(self, dispatcher_id: str) -> None:
         """An input is over: what it left without a newline is a line."""
@@ -58,16 +65,28 @@ class Capture:
         dispatcher_id = current_dispatcher.get()
         with self._lock:
             if dispatcher_id is None:
+                if self._early is not None:
+                    return self._keep_early(self._early, stream, text)
                 if len(self._active) != 1:
                     return False
                 dispatcher_id = next(iter(self._active))
-            whole = self._partial.pop((dispatcher_id, stream), "") + text
-            lines, newline, rest = whole.rpartition("\n")
-            if newline:
-                self._add(dispatcher_id, stream, lines + newline)
-            if rest:
-                self._partial[dispatcher_id, stream] = rest
+            self._write(dispatcher_id, stream, text)
             return True
+
+    def _write(self, dispatcher_id: str, stream: Stream, text: str) -> None:
+        whole = self._partial.pop((dispatcher_id, stream), "") + text
+        lines, newline, rest = whole.rpartition("\n")
+        if newline:
+            self._add(dispatcher_id, stream, lines + newline)
+        if rest:
+            self._partial[dispatcher_id, stream] = rest
+
+    def _keep_early(self, early: deque[tuple[Stream, str]], stream: Stream, text: str) -> bool:
+        early.append((stream, text))
+        self._early_size += len(text)
+        while self._early_size > KEPT_CHARACTERS and len(early) > 1:
+            self._early_size -= len(early.popleft()[1])
+        return True
 
     def drain(self, dispatcher_id: str) -> list[tuple[Stream, str]]:
         """(stream, whole lines) printed for this dispatcher since the last call."""

@@ -14,9 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from flexray.config import FunctionConfig
 from flexray.context import POSITIONS, RunningInput, current_input
@@ -53,12 +55,14 @@ class Job:
 class _Worker:
     """What a thread, or a task of the loop, is at."""
 
-    __slots__ = ("abandoned", "began", "entries", "future", "lock", "task")
+    __slots__ = ("abandoned", "began", "entries", "future", "lock", "method", "task")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.entries: list[tuple[Job, int]] = []
         """(batch, position) of the inputs that run."""
+        self.method = ""
+        """Which of a class's methods runs."""
         self.began = 0.0
         self.abandoned = False
         """Its inputs were answered without it; what it still does counts for nothing."""
@@ -166,8 +170,11 @@ class Runner:
             limit_s = self._timeout_s + (BLOCKED_S if worker.is_on_loop else 0.0)
             entries = worker.entries
             if entries and now - worker.began > limit_s:
-                late = pack_exception(FunctionTimeoutError(self._name, self._timeout_s))
+                late = pack_exception(self._too_late(worker.method))
                 self._abandon(worker, entries, FAILED, late)
+
+    def _too_late(self, method: str) -> FunctionTimeoutError:
+        return FunctionTimeoutError(f"{self._name}.{method}" if method else self._name, self._timeout_s)
 
     def interrupt(self, key: BatchKey, positions: Iterable[int]) -> None:
         """End these inputs where they run: a generator at its next result, a coroutine where it waits."""
@@ -228,31 +235,32 @@ class Runner:
                 self._over(job)
 
     def _run(self, worker: _Worker, job: Job) -> None:
-        calls, target = job.calls, self._target
-        current_dispatcher.set(job.message.dispatcher_id)
         position = worker.step(job)
         while position is not None:
-            if calls[position] is None:
-                outcome: tuple[int, Any] = (CANCELLED, None)
-            else:
-                current_input.set(_running(job.message, position))
-                try:
-                    args, kwargs, name = arguments(job, position)
-                    kind = target.kinds[name]
-                    if kind is Kind.SYNC:
-                        result = target.methods[name](*args, **kwargs)
-                        if type(result) is CoroutineType:  # Of an async function that a decorator wraps.
-                            result = self._wait_on_loop(worker, self._in_time(result))
-                        outcome = OK, pack_result(result)
-                    elif kind is Kind.GENERATOR:
-                        outcome = self._drain(job, position, target.methods[name](*args, **kwargs))
-                    else:
-                        outcome = self._wait_on_loop(worker, self._outcome(job, position))
-                except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
-                    outcome = FAILED, pack_exception(error)
-                    if position in job.work.cancelled:
-                        outcome = CANCELLED, None
+            outcome: tuple[int, Any] = (CANCELLED, None)
+            if job.calls[position] is not None:  # In a context of its own: what it sets there ends with it.
+                outcome = copy_context().run(self._run_one, worker, job, position)
             position = worker.step(job, *outcome)
+
+    def _run_one(self, worker: _Worker, job: Job, position: int) -> tuple[int, Any]:
+        current_dispatcher.set(job.message.dispatcher_id)
+        current_input.set(_running(job.message, position))
+        target = self._target
+        try:
+            args, kwargs, worker.method = arguments(job, position)
+            method, kind = target.methods[worker.method], target.kinds[worker.method]
+            if kind is Kind.SYNC:
+                result = method(*args, **kwargs)
+                if type(result) is CoroutineType:  # Of an async function that a decorator wraps.
+                    result = self._wait_on_loop(worker, self._in_time(result, worker.method))
+                return OK, pack_result(result)
+            if kind is Kind.GENERATOR:
+                return self._drain(job, position, method(*args, **kwargs))
+            return cast("tuple[int, Any]", self._wait_on_loop(worker, self._outcome(job, position)))
+        except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
+            if position in job.work.cancelled:
+                return CANCELLED, None
+            return FAILED, pack_exception(error)
 
     def _drain(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
         key = (job.work.key, position)
@@ -326,18 +334,18 @@ class Runner:
         args, kwargs, name = arguments(job, position)
         called = self._target.methods[name](*args, **kwargs)
         if self._target.kinds[name] is Kind.ASYNC_GENERATOR:
-            outcome: tuple[int, Any] = await self._in_time(self._drain_async(job, position, called))
+            outcome: tuple[int, Any] = await self._in_time(self._drain_async(job, position, called), name)
             return outcome
-        return OK, pack_result(await self._in_time(called))
+        return OK, pack_result(await self._in_time(called, name))
 
-    async def _in_time(self, awaitable: Any) -> Any:
+    async def _in_time(self, awaitable: Any, method: str) -> Any:
         scope = asyncio.timeout(self._timeout_s)
         try:
             async with scope:
                 return await awaitable
         except TimeoutError:
             if scope.expired():
-                raise FunctionTimeoutError(self._name, self._timeout_s) from None
+                raise self._too_late(method) from None
             raise
 
     async def _drain_async(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
@@ -358,12 +366,13 @@ class Runner:
         worker = _Worker()
         self._workers[worker] = None
         (name,) = self._target.methods
-        function, kind = self._target.methods[name], self._target.kinds[name]
-        signature = inspect.signature(function)
+        worker.method = name
+        kind = self._target.kinds[name]
+        signature = inspect.signature(self._target.methods[name])
         while not worker.abandoned:
             entries = self._next_batch()
             if entries:
-                self._run_gathered(worker, entries, function, signature, is_async=kind.is_async)
+                self._run_gathered(worker, entries, signature, is_async=kind.is_async)
 
     def _next_batch(self) -> list[tuple[Job, int]]:
         """Wait for a first input, then for a full batch or the end of the wait; the inputs taken."""
@@ -422,7 +431,6 @@ class Runner:
         self,
         worker: _Worker,
         entries: list[tuple[Job, int]],
-        function: Callable[..., Any],
         signature: inspect.Signature,
         *,
         is_async: bool,
@@ -443,9 +451,8 @@ class Runner:
         if entries:
             with worker.lock:
                 worker.began, worker.entries = time.perf_counter(), list(entries)
-            current_dispatcher.set(entries[0][0].message.dispatcher_id)
-            current_input.set(_running(entries[0][0].message, entries[0][1]))
-            worker.settle(self._outcomes(bound, function, is_async=is_async))
+            run = partial(self._outcomes, worker.method, bound, entries[0], is_async=is_async)
+            worker.settle(copy_context().run(run))
         if worker.abandoned:
             return
         self._return([entry for entry, _ in failed] + entries)
@@ -460,13 +467,15 @@ class Runner:
         self._tell_over()
 
     def _outcomes(
-        self, bound: list[dict[str, Any]], function: Callable[..., Any], *, is_async: bool
+        self, method: str, bound: list[dict[str, Any]], first: tuple[Job, int], *, is_async: bool
     ) -> list[tuple[int, Any]]:
+        current_dispatcher.set(first[0].message.dispatcher_id)
+        current_input.set(_running(first[0].message, first[1]))
         lists = {name: [call[name] for call in bound] for name in bound[0]}
         try:
-            results = function(**lists)
+            results = self._target.methods[method](**lists)
             if is_async:
-                results = self._wait_for(self._in_time(results))
+                results = self._wait_for(self._in_time(results, method))
             if not isinstance(results, list) or len(results) != len(bound):
                 told = f"{len(results)} results" if isinstance(results, list) else type(results).__name__
                 raise ExecutionError(

@@ -11,6 +11,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import Context, ContextVar
 from types import CodeType, ModuleType
 from typing import Any, TypeAlias, cast
 
@@ -104,8 +105,11 @@ class _Packer(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is
         if type(obj) is CodeType:
             rebuild, args = self.dispatch_table[CodeType](obj)
             return _code_of_file, (obj.co_filename, rebuild, args)
-        if self._users_files_by_value and is_defined_by_user(obj):
-            return self._reduce_by_value(obj)
+        if self._users_files_by_value:
+            if is_defined_by_user(obj):
+                return self._reduce_by_value(obj)
+            if type(obj) is ContextVar:  # Of a module of the user's, which is made anew, too.
+                return _context_variable, (obj.name, *_default_of(obj))
         return super().reducer_override(obj)
 
     def _reduce_by_value(self, obj: Any) -> Any:
@@ -185,6 +189,18 @@ def unpack(packed: Packed, references: Sequence[Any] | None = None) -> Any:
 def _code_of_file(filename: str, rebuild: Callable[..., CodeType], args: tuple[Any, ...]) -> CodeType:
     """Code with the name of its file, which cloudpickle leaves out and a remote traceback needs."""
     return rebuild(*args).replace(co_filename=filename)
+
+
+def _default_of(variable: ContextVar[Any]) -> tuple[Any, ...]:
+    """Its default, if it has one."""
+    try:
+        return (Context().run(variable.get),)
+    except LookupError:
+        return ()
+
+
+def _context_variable(name: str, *default: Any) -> ContextVar[Any]:
+    return ContextVar(name, default=default[0]) if default else ContextVar(name)
 
 
 def _reference_at(index: int) -> Any:

@@ -17,6 +17,7 @@ from tests.bench.suite import BENCHMARKS, TAKES_MINUTES, WITH_SERVE, serve_is_in
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_every_benchmark_without_serve_gives_its_rows(tmp_path: Path) -> None:
     names = [name for name in BENCHMARKS if name not in {**WITH_SERVE, **TAKES_MINUTES}]

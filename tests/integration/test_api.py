@@ -128,6 +128,14 @@ def test_a_cancelled_remote_aio_leaves_the_others_alone() -> None:
     assert asyncio.run(main()) == [x * x for x in range(10) if x != 3]
 
 
+def test_calling_a_generator_directly_names_its_own_form() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match=r"numbers\.remote_gen\(\.\.\.\)"):
+        flexray.App("direct").function()(numbers)()
+
+
 def test_calling_a_function_directly_names_remote_and_local() -> None:
     with pytest.raises(TypeError, match=r"square\.remote.*square\.local"):
         square(3)

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import ray
@@ -489,6 +490,52 @@ class HalfBatched:
     def other(self) -> None: ...
 
 
+class Constructed:
+    def __new__(cls) -> Self:
+        return super().__new__(cls)
+
+    @flexray.method()
+    def work(self) -> None: ...
+
+
+class Abstract(ABC):
+    @flexray.method()
+    def work(self) -> None:
+        self.missing()
+
+    @abstractmethod
+    def missing(self) -> None: ...
+
+
+class Demanding:
+    @flexray.enter()
+    def load(self, path: str) -> None: ...
+
+    @flexray.method()
+    def work(self) -> None: ...
+
+
+class Yielding:
+    @flexray.exit()
+    def close(self) -> Iterator[None]:
+        yield
+
+    @flexray.method()
+    def work(self) -> None: ...
+
+
+class BatchedGenerator:
+    @flexray.batched(max_batch_size=2, wait_ms=0)
+    def work(self, xs: list[int]) -> Iterator[int]:
+        yield from xs
+
+
+class Greedy:
+    @flexray.batched(max_batch_size=2, wait_ms=0)
+    def work(self, *xs: list[int]) -> list[int]:
+        return xs[0]
+
+
 @pytest.mark.parametrize(
     ("use", "words"),
     [
@@ -500,6 +547,7 @@ class HalfBatched:
         (lambda: Model(size=None), "'size' of Model is None"),
         (Typed, "Typed needs its parameter 'text'"),
         (lambda: Typed(text="x" * 16 * 1024), "bytes, over 16,384"),
+        (lambda: Typed(text="\N{SNOWMAN}" * 6 * 1024), "bytes, over 16,384"),
         (lambda: Model.described.remote(1), r"on the class itself.*instantiate it first: Model\(\)"),
         (lambda: Model.described.map([1]), "instantiate it first"),
         (lambda: Model.described(1), "instantiate it first"),
@@ -525,6 +573,12 @@ def test_a_wrong_use_of_a_class_is_refused_by_name(running: None, use: Callable[
         (Unannotated, "'share' of Unannotated has no annotation"),
         (Mistaken, "default of parameter 'size' of Mistaken is '3', of type str"),
         (HalfBatched, "HalfBatched has 2 methods, and work is batched"),
+        (Constructed, r"Constructed has a __new__ of its own.*enter\(\)"),
+        (Abstract, "Abstract is abstract: it lacks missing"),
+        (Demanding, r"enter hook load of class Demanding takes arguments.*parameter\(\)"),
+        (Yielding, "exit hook close of class Yielding is a generator"),
+        (BatchedGenerator, r"BatchedGenerator\.work is batched and a generator"),
+        (Greedy, r"Greedy\.work is batched and takes \*xs"),
         (undecorated, r"undecorated, which is not a class.*@app\.function"),
     ],
 )
@@ -561,6 +615,8 @@ def test_calling_a_method_of_a_handle_directly_names_remote_and_local() -> None:
 def test_an_unknown_method_is_an_attribute_error_that_names_the_similar_one() -> None:
     with pytest.raises(AttributeError, match=r"'describe'.*did you mean described"):
         Model().describe  # noqa: B018
+    with pytest.raises(AttributeError, match=r"one instance's pool: use Model\(\.\.\.\)\.update_autoscaler"):
+        Model.update_autoscaler  # noqa: B018
     with pytest.raises(AttributeError, match="no method 'plain'"):
         Model().plain  # noqa: B018
 

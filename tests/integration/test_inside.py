@@ -9,9 +9,11 @@ import asyncio
 import functools
 import itertools
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -930,8 +932,13 @@ def numbers(n: int) -> Iterator[int]:
         (lambda app: app.function(retries=1)(numbers), "numbers.*retries.*a generator runs once"),
         (
             lambda app: app.function()(flexray.batched(max_batch_size=2, wait_ms=1)(numbers)),
-            "a generator cannot be batched",
+            "numbers is batched and a generator",
         ),
+        (
+            lambda app: app.function()(flexray.batched(max_batch_size=2, wait_ms=1)(greedy)),
+            r"greedy is batched and takes \*\*options.*one list for each",
+        ),
+        (lambda app: app.function(retries=1, at_most_once=True)(nothing), "retries.*at_most_once forbids"),
         (
             lambda app: app.function(single_use_containers=True)(flexray.concurrent(max_inputs=2)(several)),
             "several.*single_use_containers.*2 inputs at once",
@@ -950,6 +957,49 @@ def test_an_option_out_of_bounds_or_place_is_refused_by_name(
 
 def several(x: int) -> int:
     return x
+
+
+def greedy(xs: list[int], **options: list[int]) -> list[int]:
+    return xs
+
+
+LANGUAGE: ContextVar[str] = ContextVar("language", default="none")
+
+
+def test_what_an_input_sets_in_its_context_ends_with_it(app: flexray.App) -> None:
+    @app.function(cpu=0, max_containers=1)
+    def speak(language: str) -> str:
+        before = LANGUAGE.get()
+        LANGUAGE.set(language)
+        return before
+
+    @app.function(cpu=0, max_containers=1)
+    @flexray.batched(max_batch_size=2, wait_ms=0)
+    def speak_together(languages: list[str]) -> list[str]:
+        before = LANGUAGE.get()
+        LANGUAGE.set(languages[0])
+        return [before] * len(languages)
+
+    with app.run():
+        assert set(speak.map(["german", "dutch", "frisian"])) == {"none"}
+        assert set(speak_together.map(["german", "dutch", "frisian"])) == {"none"}
+
+
+def test_the_timeout_of_a_method_names_it(app: flexray.App) -> None:
+    @app.cls(cpu=0, timeout=1)
+    class Slow:
+        @flexray.method()
+        def sync(self) -> None:
+            time.sleep(5)
+
+        @flexray.method()
+        async def later(self) -> None:
+            await asyncio.sleep(5)
+
+    with app.run():
+        for method in (Slow().sync, Slow().later):
+            with pytest.raises(FunctionTimeoutError, match=f"^{re.escape(method.name)} ran longer"):
+                method.remote()
 
 
 def test_inputs_of_a_container_for_one_at_a_time_run_on_one_thread(app: flexray.App) -> None:

@@ -81,6 +81,18 @@ def outer(name: str) -> None:
     greet.remote(name)
 
 
+@app.cls(cpu=0)
+class Chatty:
+    @flexray.enter()
+    def load(self) -> None:
+        print("loading, ", end="")
+        print("loaded")
+
+    @flexray.method()
+    def work(self) -> None:
+        print("working")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def running(cluster: Cluster) -> Iterator[None]:
     with app.run():
@@ -94,6 +106,16 @@ def test_lines_come_with_the_functions_name_before_the_call_returns(
     captured = capsys.readouterr()
     assert captured.out == "greet | hello you\n"
     assert captured.err == "greet | careful you\n"
+
+
+def test_lines_of_enter_hooks_arrive_with_the_first_input(capsys: pytest.CaptureFixture[str]) -> None:
+    Chatty().work.remote()
+    Chatty().work.remote()
+    assert capsys.readouterr().out.splitlines() == [
+        "Chatty | loading, loaded",
+        "Chatty | working",
+        "Chatty | working",
+    ]
 
 
 def test_every_line_of_a_map_arrives_once(capsys: pytest.CaptureFixture[str]) -> None:

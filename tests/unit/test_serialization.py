@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -307,6 +308,17 @@ def test_a_module_of_the_users_travels_with_the_function(tmp_path: Path, helpers
 
     assert _apply_elsewhere(tmp_path, work, 2) == 15
     assert _apply_elsewhere(tmp_path, helpers.scale, 3) == 21
+
+
+def test_context_variables_of_the_users_are_made_anew_with_their_defaults() -> None:
+    with_default: ContextVar[int] = ContextVar("with_default", default=7)
+    without: ContextVar[int] = ContextVar("without")
+
+    def work() -> tuple[int, bool, str]:
+        return with_default.get(), without in copy_context(), without.name
+
+    without.set(1)
+    assert unpack_function(pack_function(work))() == (7, False, "without")
 
 
 def test_cloudpickle_itself_is_left_as_it_was(helpers: Any) -> None:
