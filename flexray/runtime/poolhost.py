@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from flexray.config import AutoscalerSettings
+from flexray.core.autoscaler import GIVE_UP_AFTER
 from flexray.core.blocking import Standstill
 from flexray.core.events import (
     AnswerReport,
@@ -39,6 +40,7 @@ from flexray.core.events import (
 )
 from flexray.core.ledger import State
 from flexray.core.pool import Pool, PoolConfig
+from flexray.core.scaling import Scaling
 from flexray.errors import ContainerStartError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
@@ -275,8 +277,10 @@ class PoolHost:
     # Notices.
 
     def standstill(self) -> Standstill | None:
-        """What holds inputs up, where for 10 s Ray has not placed a container, or none may be added."""
-        now, ledger = time.monotonic(), self.pool.ledger
+        """What holds inputs up: starts fail; or for 10 s nothing was placed, or nothing may be added."""
+        now, ledger, scaling = time.monotonic(), self.pool.ledger, self.pool.scaling
+        if scaling.failed_starts and self.pool.callers.demand:
+            return self._describe_failed_starts(scaling)
         unplaced = next(iter(ledger.by_state[State.LAUNCHED].values()), None)
         self._bounded_since = (self._bounded_since or now) if self.pool.is_bounded else None
         since = self._bounded_since if unplaced is None else unplaced.launched_at
@@ -285,6 +289,15 @@ class PoolHost:
             self._standstill_step = step
             self._standstill = self._describe_standstill(step * NOTICE_AFTER_S, placed=unplaced is None)
         return self._standstill
+
+    def _describe_failed_starts(self, scaling: Scaling) -> Standstill:
+        of_all = "" if scaling.ever_ready else f" of {GIVE_UP_AFTER}"
+        failure = scaling.failure
+        why = failure.reason if isinstance(failure, ContainerStartError) else failure
+        reason = f"has had {scaling.failed_starts}{of_all} failed starts, the last by {why}"
+        return Standstill(
+            self.spec.function_name, reason, self.pool.ledger.ready, homes=self.pool.callers.homes
+        )
 
     def _describe_standstill(self, waited_s: float, *, placed: bool) -> Standstill | None:
         if not waited_s:

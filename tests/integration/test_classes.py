@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ import pytest
 import ray
 
 import flexray
-from flexray.errors import ContainerStartError, InvalidError
+from flexray.errors import ContainerStartError, InputCancelledError, InvalidError
 from tests.integration.conftest import NAMESPACE, Cluster, containers_of
-from tests.integration.gates import Gate, calls, results
+from tests.integration.gates import Gate, calls, in_background, results
 from tests.waiting import wait_until
 
 app = flexray.App("classes")
@@ -274,6 +275,27 @@ def test_an_enter_that_always_fails_tells_its_own_traceback_to_what_waits(quick_
         assert error.reason == "LookupError: no weights"
         assert "in load" in (error.remote_traceback or "")
         assert error.hint
+
+
+def test_an_enter_that_fails_is_told_to_what_waits_while_it_is_tried_again() -> None:
+    broken = flexray.App("broken")
+
+    @broken.cls(cpu=0, max_containers=1)
+    class Broken:
+        @flexray.enter()
+        def load(self) -> None:
+            raise LookupError("no weights")
+
+        @flexray.method()
+        def work(self) -> None: ...
+
+    with broken.run():
+        under_way = in_background(Broken().work.remote)
+        client = Broken().work._client()
+        notice = wait_until(lambda: client.notice or "")
+        assert re.fullmatch("has had [12] of 10 failed starts, the last by LookupError: no weights", notice)
+    with pytest.raises(InputCancelledError):
+        under_way.result(5)
 
 
 def test_an_enter_that_fails_at_times_fails_no_input(diary: str) -> None:
