@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from flexray.context import POSITIONS
 from flexray.core.status import SpawnedCall
+from flexray.core.window import BYTES as WINDOW_BYTES
 from flexray.errors import ExecutionError
 from flexray.runtime.database import Database, make_private_directory
 
@@ -44,8 +45,6 @@ CREATE TABLE batches (
 
 FILE_BYTES = 1 << 20
 """Values above this are files."""
-WINDOW_BYTES = 16 << 20
-"""Arguments that one look at what waits brings into memory, at most; one input at least."""
 FORGET_EXPIRED_S = 90 * 86400.0
 """For so long an expired call is known by name."""
 

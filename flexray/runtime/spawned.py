@@ -31,8 +31,9 @@ from flexray.core.events import (
 )
 from flexray.core.recovery import Outcome, Recovery
 from flexray.core.status import CANCELLED, FAILED, START_FAILED
+from flexray.core.window import Window
 from flexray.errors import ExecutionError, SerializationError
-from flexray.runtime.callstore import WINDOW_BYTES, Call, CallStore, SentBatch, Waiting
+from flexray.runtime.callstore import Call, CallStore, SentBatch, Waiting
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.poolclient import PoolClient, Prepared, stored_call
@@ -43,8 +44,7 @@ logger = logging.getLogger("flexray")
 
 R = TypeVar("R")
 
-WINDOW = 4096
-"""Inputs of a pool in memory; more where more than a quarter of it runs at once."""
+WINDOW = Window()
 TRY_AGAIN_S = 1.0
 """Pause before what could not be written is written again: the disk is full, say."""
 
@@ -147,7 +147,9 @@ class SpawnedPool(PoolClient):
             progress = self._calls[call.number] = _Progress(call, call.first - 1, 0, 0)
         progress.open += len(arguments)
         start = call.first + first
-        if not self._stored and self._has_room(arguments):
+        size = sum(map(len, arguments))
+        in_memory = len(self._inputs)
+        if not self._stored and WINDOW.has_room(in_memory, self._bytes, more=len(arguments), more_size=size):
             progress.read_to = start + len(arguments) - 1
             self._submit([Waiting(start + i, 1, value) for i, value in enumerate(arguments)])
             self._take(StoredChanged(0, len(arguments)))
@@ -156,17 +158,11 @@ class SpawnedPool(PoolClient):
             self._stored += len(arguments)
             self._feed(len(arguments))
 
-    def _has_room(self, arguments: Sequence[bytes]) -> bool:
-        size = self._bytes + sum(map(len, arguments))
-        return len(self._inputs) + len(arguments) <= WINDOW and size <= WINDOW_BYTES
-
     def _feed(self, arrived: int = 0) -> None:
-        """Bring inputs into memory, the oldest call's first, where less than half a window is there."""
-        window = max(WINDOW, 4 * self._dispatch.assigned)
-        while self._stored and len(self._inputs) < window / 2 and self._bytes < WINDOW_BYTES:
+        """Bring inputs into memory, the oldest call's first, as far as the window has room."""
+        while (count := self._to_read()) > 0:
             progress = next(p for p in self._calls.values() if p.stored)
-            room = window - len(self._inputs)
-            rows = self._read(progress, min(room, progress.stored))  # What follows is not placed yet.
+            rows = self._read(progress, min(count, progress.stored))  # What follows is not placed yet.
             progress.read_to = rows[-1].number if rows else progress.call.first + POSITIONS
             mine = [r for r in rows if r.number not in self._recovery and r.number not in self._inputs]
             progress.stored = max(0, progress.stored - len(mine)) if rows else 0
@@ -175,6 +171,10 @@ class SpawnedPool(PoolClient):
         if arrived or self._stored != self._told_stored:
             self._told_stored = self._stored
             self._take(StoredChanged(self._stored, arrived))
+
+    def _to_read(self) -> int:
+        assigned = self._dispatch.assigned
+        return WINDOW.to_read(len(self._inputs), self._bytes, stored=self._stored, assigned=assigned)
 
     def _read(self, progress: _Progress, limit: int) -> list[Waiting]:
         return self._until_written(lambda: self._store.waiting(progress.call, progress.read_to, limit))
@@ -284,7 +284,7 @@ class SpawnedPool(PoolClient):
         """No container can start: what has not been read fails with the start's error, too."""
         for progress in [p for p in self._calls.values() if p.stored]:
             while progress.stored:
-                rows = self._read(progress, min(WINDOW, progress.stored))
+                rows = self._read(progress, min(WINDOW.inputs, progress.stored))
                 numbers = [row.number for row in rows if row.number not in self._recovery]
                 outcomes: list[Outcome] = [(number, START_FAILED, failure) for number in numbers]
                 self._until_written(lambda outcomes=outcomes: self._store.settle(outcomes, time.time()))  # type: ignore[misc]

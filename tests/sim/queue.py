@@ -16,13 +16,14 @@ from flexray.core.events import (
 )
 from flexray.core.recovery import BatchKey, Recovery
 from flexray.core.status import CANCELLED
+from flexray.core.window import Window
 from tests.sim.actors import SimCaller
 from tests.sim.truth import Truth
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-WINDOW = 8
+WINDOW = Window(inputs=8)
 LOOK_EVERY_S = 0.1
 
 
@@ -185,8 +186,10 @@ class QueueProcess(SimCaller):
         """Bring stored inputs into memory where there is room."""
         if not self.alive:
             return
-        if len(self.memory) < WINDOW / 2 and self.stored:
-            some = list(self.stored)[: WINDOW - len(self.memory)]
+        assigned = self.dispatch.assigned
+        count = WINDOW.to_read(len(self.memory), 0, stored=len(self.stored), assigned=assigned)
+        if count:
+            some = list(self.stored)[:count]
             for input_id in some:
                 del self.stored[input_id]
             self.take([(i, self.queue.attempts.get(i, 1)) for i in some])

@@ -17,12 +17,14 @@ from flexray.core.dispatch import RESEND_S
 from flexray.core.events import Lease, Reply, Report
 from flexray.core.retry import LOSSES_MAX
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, UNSTARTED, SpawnedCall
+from flexray.core.window import BYTES as WINDOW_BYTES
+from flexray.core.window import INPUTS as WINDOW
 from flexray.errors import ExecutionError, SerializationError
 from flexray.runtime import poolclient, spawned
-from flexray.runtime.callstore import WINDOW_BYTES, Call, CallStore, SentBatch
+from flexray.runtime.callstore import Call, CallStore, SentBatch
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
-from flexray.runtime.spawned import WINDOW, News, SpawnedPool
+from flexray.runtime.spawned import News, SpawnedPool
 from flexray.runtime.wire import (
     GONE,
     AnswerMessage,
