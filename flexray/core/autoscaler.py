@@ -56,6 +56,7 @@ def decide(facts: Facts) -> Decision:
     | backlog | ready + starting + extra | active; extra only while something waits |
     | hold | ceil((a + y sqrt(a)) / u), at least 1 | active; above 1 only while something waits |
     | buffer | those that the load occupies + buffer_containers | active, buffer_containers > 0 |
+    | replace | ready + those of an earlier version that are to be replaced | after a deploy |
     | minimum | min_containers | always |
 
     Hold starts nothing while nothing waits: a container that nobody needed for a whole window has just been
@@ -78,6 +79,8 @@ def decide(facts: Facts) -> Decision:
         if settings.min_containers:
             candidates.append((target, Rule.MINIMUM, settings.min_containers))
         target, rule, level = max(candidates, key=lambda candidate: candidate[0])
+    if facts.replacing and facts.ready + facts.replacing + lost > target:
+        target, rule, level = facts.ready + facts.replacing + lost, Rule.REPLACE, 0
     withdrawn = 0
     if settings.max_containers is not None and target > settings.max_containers:
         withdrawn = min(lost, target - settings.max_containers, facts.starting // 2)

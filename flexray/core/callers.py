@@ -84,7 +84,8 @@ class Callers:
     """All dispatchers of a pool, with the sums over them kept up to date in O(1) per change."""
 
     def __init__(self, slots: int = 1) -> None:
-        self._slots = slots
+        self.slots = slots
+        """Of each container."""
         self._callers: dict[str, Caller] = {}
         self._wanting: dict[str, Caller] = {}
         self._sharing: dict[str, Caller] = {}
@@ -192,7 +193,7 @@ class Callers:
     def _recount_suspects(self, dispatcher_id: str, caller: Caller) -> None:
         """Inputs that want a whole container, where containers have several slots."""
         unseen = sum(lease.whole and caller.has_not_seen(lease) for lease in caller.leases.values())
-        suspects = 0 if self._slots == 1 else min(caller.need, max(0, caller.report.suspects - unseen))
+        suspects = 0 if self.slots == 1 else min(caller.need, max(0, caller.report.suspects - unseen))
         self.suspects += suspects - caller.suspects
         caller.suspects = suspects
         if suspects:

@@ -80,12 +80,9 @@ class Dispatch:
         spawned: bool = False,
         home: str | None = None,
     ) -> None:
-        self._retries = retries
-        self._shares = slots > 1
+        self.configure(retries=retries, at_most_once=at_most_once, single_use=single_use, slots=slots)
         self._spawned = spawned
         self._stored = 0
-        self._at_most_once = at_most_once
-        self._one_by_one = at_most_once or single_use
         self._once: set[int] = set()
         """Inputs that are sent at most once though the others are not."""
         self._tally = Tally()
@@ -119,6 +116,13 @@ class Dispatch:
         self._reporting = Reporting(dispatcher_id, spawned=spawned, home=home)
         self.last_reply: Reply | None = None
         """The newest reply, for whoever wants to tell the user why inputs wait."""
+
+    def configure(self, *, retries: Retries | None, at_most_once: bool, single_use: bool, slots: int) -> None:
+        """The function's options are these from now on: another version of it was deployed."""
+        self._retries = retries
+        self._at_most_once = at_most_once
+        self._one_by_one = at_most_once or single_use
+        self._shares = slots > 1
 
     # What can be asked.
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from flexray.config import AutoscalerSettings
+from flexray.config import AutoscalerSettings, Limits
 from flexray.core.status import PoolView
 
 # Messages between a dispatcher and the controller: whole states, numbered (protocol rule 1).
@@ -106,6 +106,8 @@ class Reply:
     """Why no container can start; every input that waits here fails with it."""
     next_in_s: float = 0.25
     view: PoolView = field(default_factory=PoolView)
+    version: int = 1
+    """Of the function; its options may be others than those of the last reply's."""
 
 
 # Events of a Dispatch.
@@ -304,6 +306,8 @@ class ContainerReady:
     container_id: str
     busy: tuple[int, ...] = ()
     """Leases under which something is on it; empty but after a controller's restart."""
+    outdated_slots: int = 0
+    """Slots of a container of an earlier version, found by a restarted controller; 0: it is of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +341,21 @@ class SettingsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Redeployed:
+    """There is a new version of the function: its containers take the place of those that run the old one."""
+
+    version: int
+    settings: AutoscalerSettings
+    limits: Limits
+    slots: int = 1
+    target_slots: int | None = None
+    single_use: bool = False
+    startup_timeout_s: float = 300.0
+    recreate: bool = False
+    """The old ones take nothing new from now on; otherwise each does until a new one is ready."""
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeChanged:
     notice: str | None
 
@@ -351,6 +370,7 @@ PoolEvent = (
     | ContainerRetired
     | LeaseReleased
     | SettingsChanged
+    | Redeployed
     | NoticeChanged
     | Ticked
 )

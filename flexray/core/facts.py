@@ -49,6 +49,8 @@ class Facts:
     """How long the oldest waiting input has waited: bounds the ramp while service_s is unknown."""
     failed_starts: int = 0
     """Failed starts in a row; a container that becomes ready resets it."""
+    replacing: int = 0
+    """Containers of an earlier version, not among `ready`, each of which serves until a new one is ready."""
     idle_tail_s: float = 0.0
     """T: seconds a container started now will idle before it is stopped; part of its price."""
 
@@ -68,6 +70,8 @@ class Rule(StrEnum):
     """An active pool has at least one container."""
     HOLD = "hold"
     """The sustained load needs them."""
+    REPLACE = "replace"
+    """As many as there were of an earlier version."""
     BUFFER = "buffer"
     MINIMUM = "minimum"
     MAXIMUM = "maximum"
@@ -80,6 +84,7 @@ _PLAIN = {
     Rule.QUIET: "nothing waits",
     Rule.ONE: "one container while the function is active",
     Rule.HOLD: "the sustained load needs {level:,}",
+    Rule.REPLACE: "a new version takes the place of the old one",
     Rule.BUFFER: "buffer_containers={level}",
     Rule.INACTIVE: "no input for a whole scaledown_window",
 }

@@ -33,6 +33,9 @@ class Container:
     state: State
     launched_at: float
     idle_since: float
+    slots: int = 1
+    outdated: bool = False
+    """It runs an earlier version of the function, and is granted only until it is replaced."""
     draining: bool = False
     """Nothing is granted on it any more; it stops when its last lease is back."""
     found: bool = False
@@ -74,9 +77,11 @@ class Ledger:
 
     def __init__(self, slots: int, target_slots: int | None = None) -> None:
         self.slots = slots
-        """Slots of each container."""
+        """Slots of each container that is added."""
         self.target_slots = target_slots or slots
         """How many of them the pool is sized for; the others are used where no container has one of these."""
+        self.outdated: dict[str, Container] = {}
+        """Containers of an earlier version, whatever their state."""
         self.containers: dict[str, Container] = {}
         self.leases: dict[int, LeaseOut] = {}
         self.by_state: dict[State, dict[str, Container]] = {state: {} for state in State}
@@ -86,8 +91,16 @@ class Ledger:
         """Ready containers for one input alone: a whole lease is out there, or is to be when all are back."""
         self.orphans: dict[int, LeaseOut] = {}
         """Leases whose holder is dead, or has not reported since the controller restarted."""
-        self._room: list[dict[str, Container]] = [{} for _ in range(slots)]
-        # At index n: containers that may be granted, with n leases out, the most recently used last.
+        self._room: list[dict[str, Container]] = []
+        """At index n: containers that may be granted, with n leases out, the most recently used last."""
+        self._outdated_room: dict[str, Container] = {}
+        """Outdated ones that may be granted where none of these is."""
+        self.resize(slots, target_slots)
+
+    def resize(self, slots: int, target_slots: int | None) -> None:
+        """Slots of the containers that are added from now on; those that are there must be outdated."""
+        self.slots, self.target_slots = slots, target_slots or slots
+        self._room = [{} for _ in range(slots)]
         self._grant_order = (*reversed(range(self.target_slots)), *range(self.target_slots, slots))
 
     def __len__(self) -> int:
@@ -102,14 +115,25 @@ class Ledger:
         return len(self.by_state[State.READY]) - len(self.draining)
 
     @property
+    def serving_outdated(self) -> list[Container]:
+        """Of those, the outdated ones, those with the fewest leases first."""
+        serving = [c for c in self.outdated.values() if c.state is State.READY and not c.draining]
+        return sorted(serving, key=lambda container: len(container.leases))
+
+    @property
+    def current(self) -> int:
+        """Of the ready ones, those that are not outdated."""
+        return self.ready - (len(self.serving_outdated) if self.outdated else 0)
+
+    @property
     def idle(self) -> int:
-        """Ready containers with no lease out."""
+        """Ready containers that are not outdated, with no lease out."""
         return len(self._room[0])
 
     # Containers.
 
     def add(self, container_id: str, state: State, now: float, *, found: bool = False) -> Container:
-        container = Container(container_id, state, now, now, found=found)
+        container = Container(container_id, state, now, now, self.slots, found=found)
         self.containers[container_id] = container
         self.by_state[state][container_id] = container
         return container
@@ -122,6 +146,14 @@ class Ledger:
         self.draining.pop(container.container_id, None)
         self.reserved.pop(container.container_id, None)
         container.state = state
+        self._enter_room(container)
+
+    def outdate(self, container: Container, slots: int | None = None) -> None:
+        """It is of an earlier version; grant on it only where no other has room."""
+        self._leave_room(container)
+        container.outdated = True
+        container.slots = slots or container.slots
+        self.outdated[container.container_id] = container
         self._enter_room(container)
 
     def drain(self, container: Container) -> None:
@@ -148,6 +180,7 @@ class Ledger:
         del self.by_state[container.state][container.container_id]
         self.draining.pop(container.container_id, None)
         self.reserved.pop(container.container_id, None)
+        self.outdated.pop(container.container_id, None)
         for number in container.leases:
             del self.leases[number]
             self.orphans.pop(number, None)
@@ -163,7 +196,9 @@ class Ledger:
             for container in containers.values():
                 return container
         full = self.by_state[State.READY].values()
-        return next((c for c in full if not (c.draining or c.container_id in self.reserved)), None)
+        return next(
+            (c for c in full if not (c.draining or c.outdated or c.container_id in self.reserved)), None
+        )
 
     # Leases.
 
@@ -174,7 +209,7 @@ class Ledger:
             if containers:
                 newest: Container = next(reversed(containers.values()))
                 return newest
-        return None
+        return next(reversed(self._outdated_room.values()), None)
 
     def grant(
         self, number: int, container: Container, holder: str | None, now: float, *, whole: bool = False
@@ -209,11 +244,14 @@ class Ledger:
         self._enter_room(container)
 
     def _leave_room(self, container: Container) -> None:
-        if len(container.leases) < self.slots:
+        if container.outdated:
+            self._outdated_room.pop(container.container_id, None)
+        elif len(container.leases) < self.slots:
             self._room[len(container.leases)].pop(container.container_id, None)
 
     def _enter_room(self, container: Container) -> None:
         closed = container.draining or container.container_id in self.reserved
         grantable = container.state is State.READY and not closed
-        if grantable and len(container.leases) < self.slots:
-            self._room[len(container.leases)][container.container_id] = container
+        if grantable and len(container.leases) < container.slots:
+            room = self._outdated_room if container.outdated else self._room[len(container.leases)]
+            room[container.container_id] = container

@@ -7,7 +7,7 @@ one decided upon before its report's handling ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.admission import admissible, advance, has_room
@@ -24,6 +24,7 @@ from flexray.core.events import (
     NoticeChanged,
     PoolEffect,
     PoolEvent,
+    Redeployed,
     ReleaseLease,
     Reply,
     Report,
@@ -49,10 +50,14 @@ SILENT_S = 5.0
 DOUBTED_S = 1.25
 """The same, after which Ray is asked whether the dispatcher lives."""
 RECOVERY_S = 15.0
+MAKE_ROOM_S = 2.0
+"""Ray has had no room so long for a container of a new version: one of the old version makes way."""
 FORGET_S = 60.0
 """An empty dispatcher's numbers are kept this long, so that a late report is known to be late."""
 SHARE_EVERY_S = 0.020
 SHARING_TICK_S = 0.050
+
+ContainerEvent = ContainerPlaced | ContainerReady | ContainerLost | StartFailed | ContainerRetired
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class PoolConfig:
     single_use: bool = False
     """A container serves one lease, which is one input."""
     startup_timeout_s: float = 300.0
+    version: int = 1
+    """Of the function."""
     first_container: int = 1
     """Number of the first container, above those of an earlier epoch."""
     found: tuple[str, ...] = ()
@@ -134,18 +141,9 @@ class Pool:
                 self._take_report(report, now)
             case Ticked():
                 self._tick(now)
-            case ContainerPlaced(container_id):
-                if (container := self.ledger.containers.get(container_id)) is not None:
-                    self.scaling.placed(container)
-            case ContainerReady():
-                self._take_ready(event, now)
-            case ContainerLost(container_id, cause):
-                self._lose_container(container_id, cause, now)
-            case StartFailed():
-                self._take_failed_start(event, now)
-            case ContainerRetired(container_id):
-                if (container := self.ledger.containers.get(container_id)) is not None:
-                    self._retire(container)
+            case ContainerPlaced() | ContainerReady() | ContainerLost() | StartFailed() | ContainerRetired():
+                if (container := self.ledger.containers.get(event.container_id)) is not None:
+                    self._take_word_of(container, event, now)
             case LeaseReleased(_, lease_number):
                 if (lease := self.ledger.leases.get(lease_number)) is not None:
                     self._take_released(lease, now)
@@ -153,11 +151,15 @@ class Pool:
                 self._lose_dispatcher(dispatcher_id, now)
             case SettingsChanged(settings):
                 self.scaling.settings = settings
+            case Redeployed():
+                self._redeploy(event, now)
             case NoticeChanged(notice):
                 self.notice = notice
                 self._changed.update((i, None) for i, _ in self.callers)
+        if self.ledger.outdated or self.scaling.replacing:
+            self._replace(now)
         self._share(now)
-        ticked = isinstance(event, Ticked | SettingsChanged)
+        ticked = isinstance(event, Ticked | SettingsChanged | Redeployed)
         self._effects += self.scaling.run(now, ticked=ticked, may_shrink=not self.recovering)
         self._stop_drained(now)
         self._answer(now)
@@ -225,7 +227,7 @@ class Pool:
             container = self.ledger.containers.get(held.container_id)
             if container is None or not container.found or container.state is State.STOPPING:
                 return
-            has_room = len(container.leases) < self.ledger.slots
+            has_room = len(container.leases) < container.slots
             lease = self.ledger.grant(held.number, container, None, now)
         else:
             has_room = True
@@ -389,28 +391,87 @@ class Pool:
         if container.state is State.READY and not container.draining:
             self.ledger.drain(container)
 
-    def _take_ready(self, event: ContainerReady, now: float) -> None:
-        container = self.ledger.containers.get(event.container_id)
-        if container is None or not container.is_starting:
+    def _redeploy(self, event: Redeployed, now: float) -> None:
+        """What starts is of the old version and is stopped; what is ready serves until it is replaced."""
+        ledger, scaling, old = self.ledger, self.scaling, self.config
+        if event.version <= old.version:
+            return  # Told again.
+        busy = sum(bool(container.leases) for container in ledger.by_state[State.READY].values())
+        wanted = max(busy + event.settings.buffer_containers, event.settings.min_containers)
+        at_once = event.recreate or event.single_use or old.single_use
+        scaling.replacing = 0 if at_once else min(ledger.ready, wanted)
+        for container in list(ledger.containers.values()):
+            ledger.outdate(container)
+            if container.is_starting and container.may_be_stopped(now):
+                self._effects.append(scaling.stop(container))
+        ledger.resize(event.slots, event.target_slots)
+        self.callers.slots = event.slots
+        scaling.redeployed(event)
+        self.config = replace(
+            old,
+            version=event.version,
+            limits=event.limits,
+            slots=event.slots,
+            target_slots=event.target_slots,
+            single_use=event.single_use,
+            startup_timeout_s=event.startup_timeout_s,
+        )
+        for dispatcher_id, caller in self.callers:
+            self.callers.recount(dispatcher_id, caller)
+            self._changed[dispatcher_id] = None
+
+    def _replace(self, now: float) -> None:
+        """Empty the outdated containers that need not wait for a new one, or make way for one."""
+        ledger, scaling = self.ledger, self.scaling
+        serving = ledger.serving_outdated
+        scaling.replacing = min(scaling.replacing, len(serving))
+        if scaling.settings.max_containers is not None:
+            room = scaling.settings.max_containers - (ledger.ready - len(serving))
+            scaling.replacing = max(0, min(scaling.replacing, room))
+        surplus = len(serving) - scaling.replacing
+        launched = ledger.by_state[State.LAUNCHED]
+        oldest = next(iter(launched.values()), None)
+        if oldest is not None and now - oldest.launched_at > MAKE_ROOM_S:
+            leaving = len(ledger.outdated) - len(serving)
+            surplus = max(surplus, min(scaling.replacing, len(launched)) - leaving)
+        for container in serving[: max(0, surplus)]:
+            ledger.drain(container)
+
+    def _take_word_of(self, container: Container, event: ContainerEvent, now: float) -> None:
+        match event:
+            case ContainerPlaced():
+                self.scaling.placed(container)
+            case ContainerReady():
+                self._take_ready(container, event, now)
+            case ContainerLost(_, cause):
+                self._lose_container(container, cause, now)
+            case StartFailed():
+                self._take_failed_start(container, event, now)
+            case ContainerRetired():
+                self._retire(container)
+
+    def _take_ready(self, container: Container, event: ContainerReady, now: float) -> None:
+        if not container.is_starting:
             return
         for number in event.busy:
             if number not in self.ledger.leases:
                 self.ledger.grant(number, container, None, now)
         self.scaling.became_ready(container, now)
+        if event.outdated_slots:
+            self.ledger.outdate(container, event.outdated_slots)
+            self.scaling.replacing += 1
+        else:
+            self.scaling.replacing = max(0, self.scaling.replacing - 1)
         if any(lease.whole for lease in container.leases.values()):
             self.ledger.reserve(container)
 
-    def _take_failed_start(self, event: StartFailed, now: float) -> None:
-        container = self.ledger.containers.get(event.container_id)
-        if container is None or not container.is_starting:
+    def _take_failed_start(self, container: Container, event: StartFailed, now: float) -> None:
+        if not container.is_starting:
             return
         self.ledger.set_state(container, State.STOPPING)
         self.scaling.start_failed(container, event.failure, now, permanent=event.permanent)
 
-    def _lose_container(self, container_id: str, cause: str, now: float) -> None:
-        container = self.ledger.containers.get(container_id)
-        if container is None:
-            return
+    def _lose_container(self, container: Container, cause: str, now: float) -> None:
         if container.is_starting and not container.found:
             self.scaling.start_failed(container, f"it died while it was starting: {cause}", now)
         for lease in self.ledger.remove(container):
@@ -517,7 +578,17 @@ class Pool:
         if leases is None:
             leases = tuple([_told(lease) for lease in caller.leases.values()])
             caller.listing = leases
-        content = (leases, caller.decided, caller.admitted, caller.keep, self.notice, caller.failure, room)
+        version = self.config.version
+        content = (
+            leases,
+            caller.decided,
+            caller.admitted,
+            caller.keep,
+            self.notice,
+            caller.failure,
+            room,
+            version,
+        )
         same = newest is not None and content == _content(newest) and caller.shown
         if same and newest is not None and report.seen >= newest.number:
             if report.is_empty:
@@ -552,6 +623,7 @@ class Pool:
             failure=caller.failure,
             next_in_s=max(TICK_S, len(self.callers) / 1000),
             view=self.view(),
+            version=self.config.version,
         )
 
     def view(self) -> PoolView:
@@ -580,4 +652,5 @@ def _content(reply: Reply) -> tuple[object, ...]:
         reply.notice,
         reply.failure,
         reply.room,
+        reply.version,
     )

@@ -25,7 +25,7 @@ from flexray.core.autoscaler import (
 )
 from flexray.core.callers import Callers
 from flexray.core.estimates import Arrivals, ColdStarts, Occupancy, ServiceTimes
-from flexray.core.events import PoolEffect, StartContainer, StopContainer
+from flexray.core.events import PoolEffect, Redeployed, StartContainer, StopContainer
 from flexray.core.ledger import Container, Ledger, State
 
 DECIDE_EVERY_S = 0.020
@@ -80,6 +80,8 @@ class Scaling:
         self._decided_demand = 0
         self._demand_since: float | None = None
         self._active_at = float("-inf")
+        self.replacing = 0
+        """See `Facts`."""
 
     # What happened.
 
@@ -96,6 +98,14 @@ class Scaling:
         container.idle_since = now
         self._ledger.set_state(container, State.READY)
 
+    def redeployed(self, event: Redeployed) -> None:
+        """Other code and options: what failed is tried again; what was learned is kept for a start."""
+        self.settings, self._startup_timeout_s = event.settings, event.startup_timeout_s
+        self._single_use = event.single_use
+        self.failed_starts, self.ever_ready, self.failure = 0, False, None
+        self.broken = self._gives_up = False
+        self._retry_at = 0.0
+
     def start_failed(
         self, container: Container, failure: object, now: float, *, permanent: bool = False
     ) -> None:
@@ -111,7 +121,7 @@ class Scaling:
     def take_give_up(self) -> bool:
         """Whether what waits must be told now that no container can start; asked once per event."""
         gives_up, self._gives_up = self._gives_up or self.broken, False
-        return gives_up
+        return gives_up and not self._ledger.outdated  # Those serve on.
 
     # Deciding.
 
@@ -133,7 +143,8 @@ class Scaling:
             slots=ledger.target_slots,
             demand=callers.demand + crowded,
             assigned=assigned - crowded,
-            ready=ledger.ready,
+            ready=ledger.current,
+            replacing=self.replacing,
             starting=len(loading),
             starting_ages=sample_ages([c.launched_at for c in loading.values()], now) if loading else (),
             unplaced=ledger.count(State.LAUNCHED),
@@ -179,7 +190,8 @@ class Scaling:
             self._places = UNPLACED_MAX
         count = min(count, self._places - len(launched))
         if self.settings.max_containers is not None:
-            count = min(count, self.settings.max_containers - len(self._ledger))
+            current = len(self._ledger) - len(self._ledger.outdated)
+            count = min(count, self.settings.max_containers - current)
         effects: list[PoolEffect] = []
         for _ in range(count):
             container = self._ledger.add(self._name_container(), State.LAUNCHED, now)
@@ -233,8 +245,9 @@ class Scaling:
         maximum = self.settings.max_containers
         if maximum is None:
             return effects
-        stopping = self._ledger.count(State.STOPPING) + len(self._ledger.draining)
-        for _ in range(len(self._ledger) - stopping - maximum):
+        leaving = self._ledger.count(State.STOPPING) + len(self._ledger.draining)
+        leaving += len(self._ledger.serving_outdated) if self._ledger.outdated else 0
+        for _ in range(len(self._ledger) - leaving - maximum):
             if (container := self._newest_start(now)) is not None or (
                 container := self._ledger.least_recently_used()
             ) is not None:

@@ -17,6 +17,8 @@ class Window:
 
     inputs: int = INPUTS
     bytes: int = BYTES
+    per_running: int = 4
+    """For each input that runs there may be so many."""
 
     def has_room(self, in_memory: int, size: int, *, more: int, more_size: int) -> bool:
         """Whether inputs that have just been stored need not be read again: they fit beside what is there."""
@@ -27,7 +29,7 @@ class Window:
 
         It grows with what runs: a quarter of it can be running, and the rest waits behind that.
         """
-        most = max(self.inputs, 4 * assigned)
+        most = max(self.inputs, self.per_running * assigned)
         if in_memory >= most / 2 or size >= self.bytes:
             return 0
         return min(stored, most - in_memory)

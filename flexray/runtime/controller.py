@@ -228,7 +228,10 @@ class Controller:
                 except Exception:
                     logger.exception("in pool %s", host.spec.pool_id)
             if whole:
-                self._say_what_waits()
+                try:
+                    self._say_what_waits()
+                except Exception:
+                    logger.exception("about what inputs wait for")
             sharing = any(host.pool.is_sharing for host in self._pools.values())
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
 

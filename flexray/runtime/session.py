@@ -153,12 +153,13 @@ class Session:
 
     async def ask_queue_async(self, method: str, *args: Any) -> Any:
         """The same for a coroutine."""
-        deadline = time.monotonic() + RESTART_TIMEOUT_S
+        deadline: float | None = None
         while True:
             queue = self._queue or await asyncio.to_thread(self._call_queue)
             try:
                 return await getattr(queue, method).remote(*args)
             except ray.exceptions.RayError as error:
+                deadline = deadline or time.monotonic() + RESTART_TIMEOUT_S
                 self._check_answer(error, "the call queue", deadline)
                 if isinstance(error, ray.exceptions.ActorDiedError):
                     self._queue_died(queue)
@@ -187,12 +188,13 @@ class Session:
 
         Its restarts are waited out. Where it died meanwhile it may be asked twice, which changes nothing.
         """
-        deadline = time.monotonic() + RESTART_TIMEOUT_S
+        deadline: float | None = None  # From the first failure on: an answer itself may take long.
         while True:
             actor = find()
             try:
                 return ray.get(getattr(actor, method).remote(*args))
             except ray.exceptions.RayError as error:
+                deadline = deadline or time.monotonic() + RESTART_TIMEOUT_S
                 what = "the controller" if actor is self.dispatcher.controller else "the call queue"
                 self._check_answer(error, what, deadline)
                 if isinstance(error, ray.exceptions.ActorDiedError):

@@ -45,7 +45,8 @@ class SimContainer:
         self.placed = False
         self.ready = False
         self.declared_dead = False
-        self.occupancy = Occupancy(world.scenario.slots, world.now)
+        self.version, self.slots = world.version, world.slots
+        self.occupancy = Occupancy(self.slots, world.now)
         world.after(HELLO_S / 4, self.say_hello)
         self.waiters: dict[Any, list[Callable[[], None]]] = {}
         self.release_waiters: dict[int, list[Callable[[], None]]] = {}
@@ -135,7 +136,7 @@ class SimContainer:
 
         entry = (truth, position, finish)
         self.running[work] = entry
-        if len(self.running) > world.scenario.slots:
+        if len(self.running) > self.slots:
             raise Violation(f"3: {self.container_id} runs {len(self.running)} inputs")
         if len(self.running) > 1 and self.is_whole and not world.scenario.faults.restart_controller:
             raise Violation(f"14: {self.container_id} is for one input and runs {len(self.running)}")
@@ -246,9 +247,10 @@ class SimCaller:
             retries=scenario.retries,
             at_most_once=scenario.at_most_once,
             single_use=scenario.single_use,
-            slots=scenario.slots,
+            slots=world.slots,
             spawned=spawned,
         )
+        self.version = world.version
         self.missed: list[Callable[[], None]] = []
         """What arrived while it was stopped."""
         self.handles: set[str] = set()

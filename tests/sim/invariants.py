@@ -100,10 +100,8 @@ class Checks:
                 for number, slot in caller.dispatch._slots.items():
                     if slot.lease.container_id == container.container_id and oldest <= number not in released:
                         numbers[number] = None
-        if len(numbers) > world.scenario.slots:
-            self._fail(
-                f"3: {container.container_id} has leases {list(numbers)} for {world.scenario.slots} slots"
-            )
+        if len(numbers) > container.slots:
+            self._fail(f"3: {container.container_id} has leases {list(numbers)} for {container.slots} slots")
 
     def _check_limits(self) -> None:
         world, limits = self.world, self.world.scenario.limits
@@ -190,6 +188,9 @@ class Checks:
                 truth.fail("1: never settled")
         if not world.scenario.never_starts and world.live != world.settings.min_containers:
             self._fail(f"8: {world.live} containers at the end, min {world.settings.min_containers}")
+        old = [c.container_id for c in world.containers.values() if c.alive and c.version < world.version]
+        if old:
+            self._fail(f"18: {old} run an earlier version at the end")
         for caller in world.callers.values():
             if caller.alive:
                 self._check_memory_of(caller)
@@ -233,6 +234,8 @@ class Checks:
             len(pool.ledger.orphans),
             len(pool.ledger.draining),
             len(pool.ledger.reserved),
+            len(pool.ledger.outdated),
+            pool.scaling.replacing,
             *sums,
         )
         if any(left):

@@ -19,6 +19,7 @@ from flexray.core.events import (
     Lease,
     PoolEffect,
     ReclaimBatch,
+    Redeployed,
     ReleaseLease,
     Reply,
     ReplyReceived,
@@ -589,6 +590,85 @@ def a_stuck_start_is_replaced_within_the_maximum() -> None:
     _promise(settled == [OK] * 3, f"15: settled as {settled} behind two stuck starts")
 
 
+def _deployed_again(*, recreate: bool, settings: AutoscalerSettings, cluster: int = 16) -> World:
+    """A world under a steady load, with another version from 6 s on."""
+    world = World(
+        Scenario(
+            7,
+            callers=2,
+            service_s=0.2,
+            service_spread=0.0,
+            settings=settings,
+            cold_start_s=0.8,
+            cluster_containers=cluster,
+            redeploys=((6.0, 1, recreate),),  # Played below; here it says that this world is not steady.
+        )
+    )
+    callers = list(world.callers.values())
+    for number in range(1200):
+        caller = callers[number % 2]
+        world.at(number * 0.01, lambda c=caller, n=number: c.submit([n], patient=False))
+    world.at(6.0, lambda: world.redeploy(1, recreate=recreate))
+    return world
+
+
+def a_rolling_deploy_keeps_its_capacity() -> None:
+    """While the old containers are replaced, there are never fewer than worked when the new version came."""
+    world = _deployed_again(recreate=False, settings=AutoscalerSettings(min_containers=24), cluster=64)
+    _played(world, 5.9)
+    assert world.pool is not None
+    fewest = before = world.pool.ledger.ready
+    checks = Checks(world)
+    while world.now < 12.0 and world.step():
+        checks.check_event()
+        fewest = min(fewest, world.pool.ledger.ready)
+    _promise(before == 24, f"18: {before} containers before the deploy")
+    _promise(fewest >= before, f"18: {fewest} of {before} containers in the middle of a rolling deploy")
+    old = [c.container_id for c in world.containers.values() if c.alive and c.version == 1]
+    _promise(not old, f"18: {old} run the old version 6 s after the deploy")
+    took = [
+        (truth.settled_at or world.now) - truth.input_id / 100
+        for truth in world.truth.values()
+        if truth.input_id > 500
+    ]
+    _promise(max(took) < 0.5, f"18: an input of 0.2 s took {max(took):.2f} s in the middle of a deploy")
+
+
+def a_recreated_pool_begins_nothing_on_old_containers() -> None:
+    """With "recreate", an old container begins nothing but what had been sent to it."""
+    world = _deployed_again(recreate=True, settings=AutoscalerSettings(min_containers=24), cluster=64)
+    _played(world, 6.5)
+    begun = {c.container_id: c.begun for c in world.containers.values() if c.version == 1}
+    _played(world, 12.0)
+    late = [i for i, count in begun.items() if world.containers[i].begun > count]
+    _promise(not late, f"18: {late} of the old version begin inputs half a second after the new one came")
+    _promise(not any(c.alive for c in world.containers.values() if c.version == 1), "18: old ones live on")
+
+
+def a_full_cluster_makes_room_for_the_new_version() -> None:
+    """Where Ray has no room for more containers, old ones make way one by one."""
+    world = _deployed_again(recreate=False, settings=AutoscalerSettings(min_containers=3), cluster=3)
+    _played(world, 40.0)
+    old = [c.container_id for c in world.containers.values() if c.alive and c.version == 1]
+    _promise(not old, f"18: {old} still run the old version")
+
+
+def new_inputs_go_to_the_new_version() -> None:
+    """A free container of the new version is used before a free one of the old."""
+    pool = Pool(PoolConfig("f", 1, AutoscalerSettings(min_containers=2)), 0.0)
+    pool.handle(Ticked(), 0.0)
+    for name in ("f#1", "f#2"):
+        pool.handle(ContainerReady(name), 0.1)
+    deployed = Redeployed(2, AutoscalerSettings(min_containers=2), Limits())
+    started = [e.container_id for e in pool.handle(deployed, 0.2) if isinstance(e, StartContainer)]
+    _promise(len(started) == 2, f"18: {started} are started to replace two")
+    pool.handle(ContainerReady(started[0]), 0.3)
+    effects = pool.handle(ReportReceived(Report("d", 1, 0, asked=1, arrived=1)), 0.4)
+    (reply,) = _replies(effects)
+    used = [lease.container_id for lease in reply.leases]
+    _promise(used == [started[0]], f"18: an input goes to {used}")
+
+
 PROMISES: dict[str, Callable[[], None]] = {
     promise.__name__: promise
     for promise in (
@@ -628,5 +708,9 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_container_that_nobody_asks_after_ends_itself,
         a_warm_container_stays_for_it_is_known,
         a_stuck_start_is_replaced_within_the_maximum,
+        a_rolling_deploy_keeps_its_capacity,
+        a_recreated_pool_begins_nothing_on_old_containers,
+        a_full_cluster_makes_room_for_the_new_version,
+        new_inputs_go_to_the_new_version,
     )
 }

@@ -23,7 +23,7 @@ from tests.sim.truth import Truth
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-WINDOW = Window(inputs=8)
+WINDOW = Window(inputs=8, per_running=0)
 LOOK_EVERY_S = 0.1
 
 

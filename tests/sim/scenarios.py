@@ -68,6 +68,8 @@ class Scenario:
     faults: Faults = Faults()
     faults_until_s: float = 8.0
     settings_changes: tuple[tuple[float, AutoscalerSettings], ...] = ()
+    redeploys: tuple[tuple[float, int, bool], ...] = ()
+    """(when, slots of the new version, whether its strategy is "recreate")"""
     ends_s: float = 3000.0
     """Nobody waits longer than this for the last input to settle."""
 
@@ -203,6 +205,16 @@ def _with_queue(base: Scenario, rng: random.Random) -> Scenario:
     )
 
 
+def _with_redeploys(base: Scenario, rng: random.Random) -> Scenario:
+    faults = rng.choice((Faults(), Faults(), *_FAULTS.values()))
+    redeploys = [
+        (rng.uniform(0.2, 8.0), rng.choice((base.slots, base.slots, 1, 3)), rng.random() < 0.3)
+        for _ in range(rng.randint(1, 3))
+    ]
+    spread_s = rng.choice((1.0, 4.0, 8.0))
+    return replace(base, redeploys=tuple(sorted(redeploys)), faults=faults, spread_s=spread_s)
+
+
 def _with_broken_code(base: Scenario, rng: random.Random) -> Scenario:
     permanent = rng.random() < 0.5
     settings = AutoscalerSettings(scaledown_window=2.0)
@@ -228,6 +240,7 @@ _CHANGES: dict[str, Callable[[Scenario, random.Random], Scenario]] = {
     "streams": _with_streams,
     "queue": _with_queue,
     "stubborn": _with_stubborn,
+    "redeploys": _with_redeploys,
 }
 
 KINDS = (
@@ -247,4 +260,5 @@ KINDS = (
     "streams",
     "queue",
     "stubborn",
+    "redeploys",
 )

@@ -39,6 +39,8 @@ def plan(world: World) -> None:
                 world.at(when + rng.uniform(0.0, 1.0), lambda c=cancel, i=input_ids: c(i))
     for when, settings in scenario.settings_changes:
         world.at(when, lambda s=settings: world.change_settings(s))
+    for when, slots, recreate in scenario.redeploys:
+        world.at(when, lambda s=slots, r=recreate: world.redeploy(s, recreate=r))
     _plan_faults(world)
 
 

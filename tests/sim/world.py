@@ -20,6 +20,7 @@ from flexray.core.events import (
     ControllerLost,
     DispatcherLost,
     LeaseReleased,
+    Redeployed,
     ReleaseLease,
     ReplyReceived,
     ReportFailed,
@@ -48,7 +49,7 @@ LONGEST_STALL_S = 25.0
 class World:
     """Virtual time, the network, Ray, and the controller with its restarts."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario) -> None:  # noqa: PLR0915  # All there is in a world.
         self.scenario = scenario
         self.random = random.Random(scenario.seed)
         self.now = 0.0
@@ -62,6 +63,9 @@ class World:
         """When the newest run ended; cancelled ones go on after they settled."""
         self.ready_at = 0.0
         """When the newest container became ready."""
+        self.version = 1
+        """The version of the function that is deployed."""
+        self.slots, self.target_slots = scenario.slots, scenario.target_slots
         self.inputs_of: dict[int, tuple[tuple[int, ...], Work]] = {}
         """What a container works at, by the identity of the work."""
         self.containers: dict[str, SimContainer] = {}
@@ -91,7 +95,7 @@ class World:
         """Callers of whose death the controller was told."""
         self.starts_over_max = self.needless_starts = self.stopped_with_lease = 0
         self.settings = scenario.settings
-        self.is_steady = scenario.is_calm and not scenario.settings_changes
+        self.is_steady = scenario.is_calm and not (scenario.settings_changes or scenario.redeploys)
         patience_s = LONGEST_STALL_S if scenario.faults.stall_caller else 10.0
         self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + patience_s
         self.trace: Callable[[str], None] | None = None
@@ -184,8 +188,9 @@ class World:
             epoch=self.epoch,
             settings=self.settings,
             limits=self.scenario.limits,
-            slots=self.scenario.slots,
-            target_slots=self.scenario.target_slots,
+            slots=self.slots,
+            target_slots=self.target_slots,
+            version=self.version,
             single_use=self.scenario.single_use,
             startup_timeout_s=60.0,
             first_container=self.highest_container + 1,
@@ -247,6 +252,19 @@ class World:
             return
         caller.handles.update(lease.container_id for lease in reply.leases)
         caller.handle(ReplyReceived(reply, report_number))
+        if reply.version > caller.version:
+            caller.version = reply.version
+            self.deliver(lambda: self.tell_options(caller))
+
+    def tell_options(self, caller: SimCaller) -> None:
+        """It asked for the options of the new version."""
+        scenario = self.scenario
+        caller.dispatch.configure(
+            retries=scenario.retries,
+            at_most_once=scenario.at_most_once,
+            single_use=scenario.single_use,
+            slots=self.slots,
+        )
 
     def restart_controller(self) -> None:
         """The controller is killed; Ray restarts it with its store and its named actors."""
@@ -270,13 +288,17 @@ class World:
     def ask_state(self, container: SimContainer, epoch: int) -> None:
         def answer() -> None:
             if container.alive and container.ready and epoch == self.epoch:
-                container.busy_when_asked = container.occupancy.busy
-                event = ContainerReady(container.container_id, container.occupancy.busy)
-                self.deliver(lambda: self.control(event) if epoch == self.epoch else None)
+                busy = container.busy_when_asked = container.occupancy.busy
+                self.deliver(lambda: self.tell_ready(container, busy) if epoch == self.epoch else None)
             elif container.alive and epoch == self.epoch:
                 self.after(0.2, answer)
 
         self.deliver(answer)
+
+    def tell_ready(self, container: SimContainer, busy: tuple[int, ...] = ()) -> None:
+        """What it said reaches the controller, which compares its version with the one that is deployed."""
+        outdated_slots = container.slots if container.version < self.version else 0
+        self.control(ContainerReady(container.container_id, busy, outdated_slots))
 
     # Ray.
 
@@ -291,7 +313,8 @@ class World:
             self.needless_starts += 1
         assert self.pool is not None
         maximum = self.pool.scaling.settings.max_containers
-        if maximum is not None and self.live > maximum:
+        outdated = sum(c.version < self.version and not c.declared_dead for c in self.containers.values())
+        if maximum is not None and self.live - outdated > maximum:
             self.starts_over_max += 1
         self.highest_container = max(self.highest_container, int(container_id.rpartition("#")[2]))
         self.after(self.random.uniform(0.01, 0.1), lambda: self.place(container))
@@ -320,7 +343,7 @@ class World:
             return
         container.ready = True
         self.ready_at = self.now
-        self.deliver(lambda: self.control(ContainerReady(container.container_id)))
+        self.deliver(lambda: self.tell_ready(container))
 
     def stop_container(self, container_id: str, *, placed: bool) -> None:
         container = self.containers[container_id]
@@ -361,6 +384,23 @@ class World:
         self.store.pop(name, None)
         self.known_dead[name] = None
         self.control(DispatcherLost(name))
+
+    def redeploy(self, slots: int, *, recreate: bool) -> None:
+        """Another version: in the store at once, in force when the controller takes it in."""
+        if self.now < self.stalled_until:
+            self.at(self.stalled_until, lambda: self.redeploy(slots, recreate=recreate))
+            return
+        self.version += 1
+        self.slots, self.target_slots = slots, None
+        event = Redeployed(
+            self.version,
+            self.settings,
+            self.scenario.limits,
+            slots,
+            startup_timeout_s=60.0,
+            recreate=recreate,
+        )
+        self.control(event)
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         """New settings, in force when the controller takes them in: two changes never overtake each other."""

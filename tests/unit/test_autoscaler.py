@@ -70,6 +70,7 @@ def facts_of_any_kind(draw: st.DrawFn) -> Facts:
         waited_s=draw(seconds),
         failed_starts=draw(st.integers(0, 20)),
         idle_tail_s=draw(st.floats(0, 3600)),
+        replacing=draw(st.integers(0, 10)),
     )
 
 
@@ -101,6 +102,7 @@ def test_an_inactive_pool_without_minimum_wants_nothing(known: Facts) -> None:
         demand=0,
         assigned=0,
         active=False,
+        replacing=0,
     )
     decision = decide(quiet)
     assert decision.target == 0
