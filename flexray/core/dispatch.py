@@ -80,7 +80,6 @@ class Dispatch:
         spawned: bool = False,
         home: str | None = None,
     ) -> None:
-        self.configure(retries=retries, at_most_once=at_most_once, single_use=single_use, slots=slots)
         self._spawned = spawned
         self._stored = 0
         self._once: set[int] = set()
@@ -92,6 +91,7 @@ class Dispatch:
         """Lost once: each travels by itself."""
         self._suspects: deque[int] = deque()
         """Lost again, beside others: each needs a container to itself."""
+        self.configure(retries=retries, at_most_once=at_most_once, single_use=single_use, slots=slots)
         self._resting: list[tuple[float, int]] = []
         self._batches: dict[int, Batch] = {}
         self._batch_count = 0
@@ -123,6 +123,9 @@ class Dispatch:
         self._at_most_once = at_most_once
         self._one_by_one = at_most_once or single_use
         self._shares = slots > 1
+        if not self._shares:  # Every container is to itself.
+            self._alone.extend(self._suspects)
+            self._suspects.clear()
 
     # What can be asked.
 

@@ -402,8 +402,6 @@ class Pool:
         scaling.replacing = 0 if at_once else min(ledger.ready, wanted)
         for container in list(ledger.containers.values()):
             ledger.outdate(container)
-            if container.is_starting and container.may_be_stopped(now):
-                self._effects.append(scaling.stop(container))
         ledger.resize(event.slots, event.target_slots)
         self.callers.slots = event.slots
         scaling.redeployed(event)
@@ -421,8 +419,11 @@ class Pool:
             self._changed[dispatcher_id] = None
 
     def _replace(self, now: float) -> None:
-        """Empty the outdated containers that need not wait for a new one, or make way for one."""
+        """Stop what starts in vain; empty what need not wait for a new container, or makes way for one."""
         ledger, scaling = self.ledger, self.scaling
+        for container in list(ledger.outdated.values()):
+            if container.is_starting and container.may_be_stopped(now):
+                self._effects.append(scaling.stop(container))
         serving = ledger.serving_outdated
         scaling.replacing = min(scaling.replacing, len(serving))
         if scaling.settings.max_containers is not None:
@@ -486,6 +487,8 @@ class Pool:
 
     def _stop_drained(self, now: float) -> None:
         for container in list(self.ledger.draining.values()):
+            if container.found and self.recovering:
+                continue  # Whoever has not reported yet may hold a lease there.
             for lease in list(container.leases.values()):
                 self._revoke(lease, now)
             if not container.leases:

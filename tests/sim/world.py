@@ -32,6 +32,7 @@ from flexray.core.events import (
     StopContainer,
     Ticked,
 )
+from flexray.core.ledger import State
 from flexray.core.occupancy import Work
 from flexray.core.pool import SHARING_TICK_S, TICK_S, Pool, PoolConfig
 from tests.sim.actors import SimCaller, SimContainer
@@ -308,10 +309,11 @@ class World:
         self.containers[container_id] = container
         self.live += 1
         self.starts += 1
-        over = not self.open_inputs and self.now - self.settled_at > REPORTED_WITHIN_S
-        if over and self.is_steady and self.live > self.settings.min_containers:
-            self.needless_starts += 1
         assert self.pool is not None
+        over = not self.open_inputs and self.now - self.settled_at > REPORTED_WITHIN_S
+        leaving = len(self.pool.ledger.draining) + self.pool.ledger.count(State.STOPPING)
+        if over and self.is_steady and self.live - leaving > self.settings.min_containers:
+            self.needless_starts += 1
         maximum = self.pool.scaling.settings.max_containers
         outdated = sum(c.version < self.version and not c.declared_dead for c in self.containers.values())
         if maximum is not None and self.live - outdated > maximum:
