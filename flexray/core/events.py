@@ -306,8 +306,8 @@ class ContainerReady:
     container_id: str
     busy: tuple[int, ...] = ()
     """Leases under which something is on it; empty but after a controller's restart."""
-    outdated_slots: int = 0
-    """Slots of a container of an earlier version, found by a restarted controller; 0: it is of this one."""
+    slots: int | None = None
+    """How many it has; told after a controller's restart, for an outdated one may have others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,11 +148,10 @@ class Ledger:
         container.state = state
         self._enter_room(container)
 
-    def outdate(self, container: Container, slots: int | None = None) -> None:
+    def outdate(self, container: Container) -> None:
         """It is of an earlier version; grant on it only where no other has room."""
         self._leave_room(container)
         container.outdated = True
-        container.slots = slots or container.slots
         self.outdated[container.container_id] = container
         self._enter_room(container)
 

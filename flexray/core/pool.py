@@ -79,6 +79,8 @@ class PoolConfig:
     """Of the function."""
     first_container: int = 1
     """Number of the first container, above those of an earlier epoch."""
+    outdated_below: int = 0
+    """Found containers with lower numbers run an earlier version."""
     found: tuple[str, ...] = ()
     """After a restart: the containers that Ray lists, none of which has answered yet."""
     expected_dispatchers: tuple[str, ...] = ()
@@ -93,7 +95,8 @@ class Pool:
         self.config = config
         self.ledger = Ledger(config.slots, config.target_slots)
         self.callers = Callers(config.slots)
-        self._next_container = config.first_container
+        self.next_container = config.first_container
+        """Number of the container that is started next."""
         self.scaling = Scaling(
             self.ledger,
             self.callers,
@@ -377,14 +380,16 @@ class Pool:
     # Containers.
 
     def _name_container(self) -> str:
-        number = self._next_container
-        self._next_container += 1
+        number = self.next_container
+        self.next_container += 1
         return f"{self.config.name}#{number}"
 
     def _adopt(self, container_id: str, now: float) -> None:
-        self.ledger.add(container_id, State.LAUNCHED, now, found=True)
+        container = self.ledger.add(container_id, State.LAUNCHED, now, found=True)
         number = int(container_id.rpartition("#")[2])
-        self._next_container = max(self._next_container, number + 1)
+        self.next_container = max(self.next_container, number + 1)
+        if number < self.config.outdated_below:
+            self.ledger.outdate(container)
 
     def _retire(self, container: Container) -> None:
         """It takes nothing new and is stopped when its last lease is back."""
@@ -454,12 +459,12 @@ class Pool:
     def _take_ready(self, container: Container, event: ContainerReady, now: float) -> None:
         if not container.is_starting:
             return
+        container.slots = event.slots or container.slots
         for number in event.busy:
             if number not in self.ledger.leases:
                 self.ledger.grant(number, container, None, now)
         self.scaling.became_ready(container, now)
-        if event.outdated_slots:
-            self.ledger.outdate(container, event.outdated_slots)
+        if container.outdated:
             self.scaling.replacing += 1
         else:
             self.scaling.replacing = max(0, self.scaling.replacing - 1)

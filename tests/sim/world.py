@@ -66,6 +66,8 @@ class World:
         """When the newest container became ready."""
         self.version = 1
         """The version of the function that is deployed."""
+        self.outdated_below = 0
+        """Number of the first container that could be of it."""
         self.slots, self.target_slots = scenario.slots, scenario.target_slots
         self.inputs_of: dict[int, tuple[tuple[int, ...], Work]] = {}
         """What a container works at, by the identity of the work."""
@@ -192,6 +194,7 @@ class World:
             slots=self.slots,
             target_slots=self.target_slots,
             version=self.version,
+            outdated_below=self.outdated_below,
             single_use=self.scenario.single_use,
             startup_timeout_s=60.0,
             first_container=self.highest_container + 1,
@@ -297,9 +300,8 @@ class World:
         self.deliver(answer)
 
     def tell_ready(self, container: SimContainer, busy: tuple[int, ...] = ()) -> None:
-        """What it said reaches the controller, which compares its version with the one that is deployed."""
-        outdated_slots = container.slots if container.version < self.version else 0
-        self.control(ContainerReady(container.container_id, busy, outdated_slots))
+        """What it said reaches the controller."""
+        self.control(ContainerReady(container.container_id, busy, container.slots))
 
     # Ray.
 
@@ -393,6 +395,7 @@ class World:
             self.at(self.stalled_until, lambda: self.redeploy(slots, recreate=recreate))
             return
         self.version += 1
+        self.outdated_below = self.highest_container + 1
         self.slots, self.target_slots = slots, None
         event = Redeployed(
             self.version,

@@ -70,15 +70,15 @@ def facts_of_any_kind(draw: st.DrawFn) -> Facts:
         waited_s=draw(seconds),
         failed_starts=draw(st.integers(0, 20)),
         idle_tail_s=draw(st.floats(0, 3600)),
-        replacing=draw(st.integers(0, 10)),
     )
 
 
 # ------------------------------------------------------------------------------------- for all facts
 
 
-@given(facts_of_any_kind())
-def test_the_target_is_within_the_users_bounds(known: Facts) -> None:
+@given(facts_of_any_kind(), st.integers(0, 10))
+def test_the_target_is_within_the_users_bounds(known: Facts, replacing: int) -> None:
+    known = replace(known, replacing=replacing)
     decision = decide(known)
     assert decision.target >= known.settings.min_containers
     if known.settings.max_containers is not None:
@@ -94,6 +94,12 @@ def test_more_demand_never_asks_for_fewer_containers(known: Facts, more: int) ->
     assert decide(replace(known, demand=known.demand + more)).target >= decide(known).target
 
 
+@given(facts_of_any_kind(), st.integers(1, 10))
+def test_what_is_replaced_comes_on_top_of_what_is_ready(known: Facts, replacing: int) -> None:
+    known = replace(known, replacing=replacing, settings=ANY)
+    assert decide(known).target >= known.ready + replacing
+
+
 @given(facts_of_any_kind())
 def test_an_inactive_pool_without_minimum_wants_nothing(known: Facts) -> None:
     quiet = replace(
@@ -102,7 +108,6 @@ def test_an_inactive_pool_without_minimum_wants_nothing(known: Facts) -> None:
         demand=0,
         assigned=0,
         active=False,
-        replacing=0,
     )
     decision = decide(quiet)
     assert decision.target == 0
