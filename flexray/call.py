@@ -5,17 +5,21 @@ One rule: the handle is its id; every method asks the call queue, so any process
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from flexray import backend
-from flexray.context import input_id_of
+from flexray.context import POSITIONS, input_id_of
 from flexray.core.status import CallInfo
 from flexray.dual import Dual, DualIterable
 from flexray.errors import InvalidError
 from flexray.outcome import value_of
+
+if TYPE_CHECKING:
+    import asyncio
 
 R = TypeVar("R")
 
@@ -195,7 +199,7 @@ class _Steps:
     """The questions of one `get`."""
 
     def __init__(self, call_id: str, timeout: Any, index: Any) -> None:
-        if type(index) is not int or index < 0:
+        if type(index) is not int or not 0 <= index < POSITIONS:
             raise InvalidError(f"index is {index!r:.60}", "it is the position of an input, 0 or more")
         if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
             raise InvalidError(f"timeout is {timeout!r:.60}", "it is in seconds, 0 or more, or None")
@@ -264,9 +268,26 @@ def _finished(coroutine: Coroutine[Any, Any, R]) -> R:
     import asyncio  # noqa: PLC0415
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
-    run: Callable[[Coroutine[Any, Any, R]], R] = asyncio.run
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run, coroutine).result()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
+    thread = ThreadPoolExecutor(1)
+    try:
+        result: R = thread.submit(_run_to_end, loop, task).result()
+        return result  # noqa: TRY300
+    except BaseException:  # Ctrl-C: what was asked is not waited for.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        raise
+    finally:
+        thread.shutdown(wait=False)
+
+
+def _run_to_end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[R]) -> R:
+    try:
+        result: R = loop.run_until_complete(task)
+        return result
+    finally:
+        loop.close()
 
 
 async def _gather(*calls: FunctionCall[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flexray.backend import Backend
 from flexray.call import FunctionCall
@@ -20,6 +20,9 @@ from flexray.context import current_input
 from flexray.core.status import SpawnedCall
 from flexray.errors import Error, ResourceExhaustedError, SerializationError
 from flexray.serialization import pack_lasting_call
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger("flexray")
 
@@ -117,14 +120,14 @@ class Spawning(Generic[R]):
         """Add all inputs; `inputs` may be an async iterator."""
         import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
 
+        reader = None if hasattr(inputs, "__next__") else _Reader(inputs)
         try:
             await self._add_async([])
-            is_async = not hasattr(inputs, "__next__")
-            read = iter(()) if is_async else inputs
+            read = inputs if reader is None else iter(())
             while True:
                 chunk = self._chunk(read, kwargs, method)
-                if not chunk and is_async:  # A chunk may leave some of what was read.
-                    read = iter(await _some(inputs))
+                if not chunk and reader is not None:  # A chunk may leave some of what was read.
+                    read = iter(await reader.some())
                     chunk = self._chunk(read, kwargs, method)
                 if not chunk:
                     break
@@ -134,6 +137,8 @@ class Spawning(Generic[R]):
                     rest = await self._add_async(rest)
             await self._backend.ask_queue_async("close", self._call.call_id)
         except BaseException:
+            if reader is not None:
+                reader.close()
             with contextlib.suppress(Error):
                 await self._backend.ask_queue_async("cancel", self._call.call_id, False)
             raise
@@ -186,11 +191,35 @@ class Spawning(Generic[R]):
         return rest
 
 
-async def _some(inputs: AsyncIterator[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The next inputs of an async iterator, a chunk at most."""
-    found = []
-    async for args in inputs:
-        found.append(args)
-        if len(found) == CHUNK:
-            break
-    return found
+class _Reader:
+    """Reads an async iterator by chunks, which end after a while: inputs of a slow one run meanwhile."""
+
+    def __init__(self, inputs: AsyncIterator[tuple[Any, ...]]) -> None:
+        self._inputs = inputs
+        self._next: asyncio.Future[tuple[Any, ...]] | None = None
+        """The input that is being waited for: a chunk that ends first leaves it to the next."""
+
+    async def some(self) -> list[tuple[Any, ...]]:
+        """The next inputs, one at least; none: that was all."""
+        import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
+
+        found: list[tuple[Any, ...]] = []
+        until = time.monotonic() + CHUNK_S
+        while len(found) < CHUNK:
+            if self._next is None:
+                self._next = asyncio.ensure_future(anext(self._inputs))
+            left_s = max(0.0, until - time.monotonic()) if found else None
+            await asyncio.wait([self._next], timeout=left_s)
+            if not self._next.done():
+                break
+            ended, self._next = self._next, None
+            try:
+                found.append(ended.result())
+            except StopAsyncIteration:
+                break
+        return found
+
+    def close(self) -> None:
+        """Nobody waits for the next one any more."""
+        if self._next is not None:
+            self._next.cancel()

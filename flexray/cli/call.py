@@ -93,7 +93,11 @@ def _get(call: FunctionCall[Any], index: int, timeout: float | None, as_json: bo
     except TimeoutError as error:
         raise ExecutionError(str(error), "ask again later, or give --timeout more seconds") from None
     if as_json:
-        _print(json.dumps({"call": call.object_id, "index": index, "result": result}, default=repr))
+        told = {"call": call.object_id, "index": index, "result": result}
+        try:
+            _print(json.dumps(told, default=repr))
+        except (TypeError, ValueError):  # Keys that are no text, or a circle.
+            _print(json.dumps({**told, "result": repr(result)}))
     elif result is not None:
         _print(result)
 

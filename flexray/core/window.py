@@ -27,9 +27,10 @@ class Window:
     def to_read(self, in_memory: int, size: int, *, stored: int, assigned: int) -> int:
         """How many of the stored inputs to read now; few reads of many, so none while half of it is there.
 
-        It grows with what runs: a quarter of it can be running, and the rest waits behind that.
+        It grows with what runs: a quarter of it can be running, and the rest waits behind that. However large
+        arguments are, some are read where all that is in memory runs.
         """
         most = max(self.inputs, self.per_running * assigned)
-        if in_memory >= most / 2 or size >= self.bytes:
+        if in_memory >= most / 2 or (size >= self.bytes and in_memory > assigned):
             return 0
         return min(stored, most - in_memory)

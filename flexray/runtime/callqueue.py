@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError
 
 from flexray.context import POSITIONS
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
@@ -37,10 +37,8 @@ from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import cluster_id, connection
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import laid_out
-from flexray.runtime.spawned import News, SpawnedPool, travelling
+from flexray.runtime.spawned import News, SpawnedPool, container_of, travelling
 from flexray.runtime.wire import (
-    ACTOR_PREFIX,
-    NAMESPACE,
     Added,
     BatchMessage,
     decode,
@@ -57,7 +55,7 @@ REQUESTS_MAX = 1_000_000
 RESEND_S = 0.2
 SWEEP_EVERY_S = 600.0
 START_AGAIN_S = 1.0
-READY_S = 20.0
+READY_S = 30.0
 """Requests wait so long for a queue that is starting."""
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
@@ -149,14 +147,20 @@ class CallQueue:
         wanted = [number for number in batch.inputs if number in still_open]
         answer = None
         cause = "its container died while the call queue restarted"
-        try:
-            handle = await self._loop.run_in_executor(None, _container, batch.container) if wanted else None
-            if handle is not None:
+        while wanted and answer is None:
+            try:
+                handle = await self._loop.run_in_executor(None, container_of, batch.container)
+                if handle is None:
+                    break
                 arguments = await self._write(lambda: self._store.arguments(wanted))
                 call_ids = await self._write(lambda: self._call_ids(wanted))
                 answer = await _send_again(handle, batch, arguments, call_ids)
-        except RayError as error:
-            cause = cause_of(error)
+            except (ActorDiedError, OutOfMemoryError) as error:
+                cause = cause_of(error)
+                break
+            except (RayError, ExecutionError) as error:  # It lives, and what failed may do so no more.
+                logger.warning("a batch of %s is not sent again yet: %s", pool.config.name, error)
+                await asyncio.sleep(START_AGAIN_S)
         self._soon(lambda: pool.recovered(batch, answer, cause))
 
     def _call_ids(self, numbers: Iterable[int]) -> dict[int, str]:
@@ -219,7 +223,9 @@ class CallQueue:
             if call is None:
                 call = self._store.add_call(spawned, pool.number, now)
             if call.size is not None and first + accepted > call.added:
-                raise InputCancelledError(f"call {call_id} was cancelled while inputs were added to it")
+                raise InputCancelledError(
+                    f"call {call_id} takes no more inputs: it was cancelled, or nothing was added for a day"
+                )
             new = self._store.add_inputs(call, first, arguments[:accepted])
             expect(new)
             if spawned.is_whole:
@@ -398,15 +404,12 @@ class CallQueue:
     async def _sweep(self) -> None:
         while True:
             now = time.monotonic()
-            for call in await self._write(self._store.open_calls):
-                added_at = self._added_at.setdefault(call.number, now)
-                if call.size is not None:
-                    self._added_at.pop(call.number)
-                elif now - added_at > ABANDONED_S:
-                    await self.close(call.id)
             try:
                 await self._write(lambda: self._store.expire(time.time() - self._kept_s))
-            except ExecutionError:
+                for call in await self._write(self._store.growing_calls):
+                    if now - self._added_at.setdefault(call.number, now) > ABANDONED_S:
+                        await self.close(call.id)
+            except ExecutionError:  # The disk is full, say.
                 logger.exception("results were not swept")
             await asyncio.sleep(SWEEP_EVERY_S)
 
@@ -460,14 +463,6 @@ def _word(status: int | None, *, is_sent: bool) -> str:
     if status is None:
         return "running" if is_sent else "waiting"
     return WORDS[status]
-
-
-def _container(container_id: str) -> Any:
-    """Its handle; None: it is dead."""
-    try:
-        return ray.get_actor(ACTOR_PREFIX + container_id, namespace=NAMESPACE)
-    except ValueError:
-        return None
 
 
 async def _send_again(

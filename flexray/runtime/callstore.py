@@ -169,6 +169,10 @@ class CallStore(Database):
         """Those with inputs to run or to come, the oldest first."""
         return self._calls("over_at IS NULL ORDER BY number")
 
+    def growing_calls(self) -> list[Call]:
+        """Those with inputs to come, as far as anybody knows."""
+        return self._calls("over_at IS NULL AND size IS NULL ORDER BY number")
+
     def newest_calls(self, limit: int) -> list[Call]:
         """The newest first, expired ones left out."""
         return self._calls("NOT expired ORDER BY number DESC LIMIT ?", limit)
@@ -212,23 +216,31 @@ class CallStore(Database):
 
     # Inputs.
 
-    def waiting(self, call: Call, after: int, limit: int) -> list[Waiting]:
-        """Inputs without an outcome, after that number, in their order; as many as memory has room for."""
+    def waiting(self, wanted: Iterable[tuple[Call, int, int]]) -> list[list[Waiting]]:
+        """Inputs without an outcome, in their order, of each (call, after that number, so many at most).
+
+        As many as memory has room for; calls for which it has none are left out, but for the first.
+        """
         query = (
             "SELECT id, attempt, arguments FROM inputs "
             "WHERE id > ? AND id < ? AND status IS NULL ORDER BY id LIMIT ?"
         )
-        found: list[Waiting] = []
+        found: list[list[Waiting]] = []
         size = 0
         with self._lock, self._explained():
-            rows = self._connection.execute(query, (after, call.first + POSITIONS, limit))
-            for number, attempt, value in rows:
-                arguments = self._value(number, "arguments", value)
-                size += len(arguments)
-                if found and size > WINDOW_BYTES:
+            for call, after, limit in wanted:
+                if size > WINDOW_BYTES:
                     break
-                found.append(Waiting(number, attempt or 1, arguments))
-            rows.close()
+                of_call: list[Waiting] = []
+                rows = self._connection.execute(query, (after, call.first + POSITIONS, limit))
+                for number, attempt, value in rows:
+                    arguments = self._value(number, "arguments", value)
+                    size += len(arguments)
+                    if of_call and size > WINDOW_BYTES:
+                        break
+                    of_call.append(Waiting(number, attempt or 1, arguments))
+                rows.close()
+                found.append(of_call)
         return found
 
     def arguments(self, numbers: Iterable[int]) -> dict[int, bytes]:
@@ -287,7 +299,8 @@ class CallStore(Database):
         found: list[tuple[int | None, Any]] = []
         size = 0
         with self._lock, self._explained():
-            rows = self._connection.execute(query, (start, start + limit))
+            end = min(start + limit, call.first + POSITIONS)
+            rows = self._connection.execute(query, (start, end))
             for number, status, kept in rows:
                 value = self._value(number, "outcome", kept)
                 found.append((status, None if status is None else pickle.loads(value)))

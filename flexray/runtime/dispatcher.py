@@ -25,6 +25,8 @@ TICK_S = 0.020
 """How often clocks in the core are looked at, while anything is under way."""
 WATCH_PAUSE_S = 0.2
 CLOSE_TIMEOUT_S = 2.0
+FIND_AGAIN_S = 1.0
+"""Pause before a controller is looked for again, where somebody does not give up without one."""
 
 
 class Dispatcher:
@@ -160,10 +162,14 @@ class Dispatcher:
                 self.controller = self._find_controller()
 
     def _succeed_controller(self, dead: Any) -> None:
-        try:
-            self.replace_controller(dead)
-        except Exception as error:  # noqa: BLE001  # Ray refuses in many ways; all are told to the callers.
-            for client in list(self._clients.values()):
-                client.close(error)
-                self.forget(client)
+        while True:
+            try:
+                self.replace_controller(dead)
+                break
+            except Exception as error:  # noqa: BLE001  # Ray refuses in many ways; all are told to the callers.
+                for client in list(self._clients.values()):
+                    client.give_up(error)
+                if self._closed or not self._clients:
+                    break
+                time.sleep(FIND_AGAIN_S)
         self._watch_again()

@@ -260,6 +260,11 @@ class PoolClient:
         if count:
             self._settle(Settle(inputs, bytes([FAILED]) * count, [reason] * count))
 
+    def give_up(self, reason: Exception) -> None:
+        """There is no controller, or none that understands this process."""
+        self.close(reason)
+        self._dispatcher.forget(self)
+
     def _is_gone(self) -> bool:
         """A method, for it changes meanwhile, which a type checker believes of no attribute."""
         return self._gone is not None
@@ -444,14 +449,13 @@ class PoolClient:
     def _take_reply(self, report: Report, result: Any) -> None:
         if isinstance(result, RayTaskError):
             self._take(ReportReleased(report.number))
-            self.close(
+            self.give_up(
                 ExecutionError(
                     f"the controller cannot read what this process reports: {cause_of(result)}",
                     "the head node needs the same version of flexray as this process; a controller that was "
                     "started by another version ends with ray.kill of the actor flexray:controller",
                 )
             )
-            self._dispatcher.forget(self)
         elif isinstance(result, BaseException):
             self._take(ReportFailed(report.number))
         elif result is None:

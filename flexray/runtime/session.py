@@ -35,6 +35,8 @@ from flexray.serialization import register_reference_type
 
 RESTART_TIMEOUT_S = 30.0
 RETRY_PAUSE_S = 0.1
+REACHED_S = 3.0
+"""A question that failed after so long had reached its actor."""
 
 
 class Session:
@@ -156,10 +158,11 @@ class Session:
         deadline: float | None = None
         while True:
             queue = self._queue or await asyncio.to_thread(self._call_queue)
+            asked_at = time.monotonic()
             try:
                 return await getattr(queue, method).remote(*args)
             except ray.exceptions.RayError as error:
-                deadline = deadline or time.monotonic() + RESTART_TIMEOUT_S
+                deadline = _deadline(deadline, asked_at)
                 self._check_answer(error, "the call queue", deadline)
                 if isinstance(error, ray.exceptions.ActorDiedError):
                     self._queue_died(queue)
@@ -188,13 +191,14 @@ class Session:
 
         Its restarts are waited out. Where it died meanwhile it may be asked twice, which changes nothing.
         """
-        deadline: float | None = None  # From the first failure on: an answer itself may take long.
+        deadline: float | None = None
         while True:
             actor = find()
+            asked_at = time.monotonic()
             try:
                 return ray.get(getattr(actor, method).remote(*args))
             except ray.exceptions.RayError as error:
-                deadline = deadline or time.monotonic() + RESTART_TIMEOUT_S
+                deadline = _deadline(deadline, asked_at)
                 what = "the controller" if actor is self.dispatcher.controller else "the call queue"
                 self._check_answer(error, what, deadline)
                 if isinstance(error, ray.exceptions.ActorDiedError):
@@ -231,6 +235,14 @@ class Session:
             is_template=function.is_template,
             has_exit=function.has_exit,
         )
+
+
+def _deadline(deadline: float | None, asked_at: float) -> float:
+    """Until when a restart is waited out: from the first failure on, or from one after a long question."""
+    now = time.monotonic()
+    if deadline is None or now - asked_at > REACHED_S:
+        return now + RESTART_TIMEOUT_S
+    return deadline
 
 
 _lock = threading.Lock()

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 
 from flexray.config import FunctionConfig
 from flexray.context import POSITIONS
 from flexray.core.events import (
     BatchReclaimed,
     BatchReturned,
+    BatchUnreached,
     ContainerLost,
+    ControllerLost,
     DispatchEvent,
     InputsSubmitted,
     SendBatch,
@@ -37,7 +40,7 @@ from flexray.runtime.callstore import Call, CallStore, SentBatch, Waiting
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.poolclient import PoolClient, Prepared, stored_call
-from flexray.runtime.wire import AnswerMessage
+from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, AnswerMessage
 from flexray.serialization import LARGE_BYTES, Parts, pack_exception
 
 logger = logging.getLogger("flexray")
@@ -45,6 +48,8 @@ logger = logging.getLogger("flexray")
 R = TypeVar("R")
 
 WINDOW = Window()
+CALLS_READ = 256
+"""Calls that one look at what is stored brings inputs of, at most."""
 TRY_AGAIN_S = 1.0
 """Pause before what could not be written is written again: the disk is full, say."""
 
@@ -86,7 +91,11 @@ class SpawnedPool(PoolClient):
         self._told = told
         """Called with the news of calls, by their numbers."""
         self._calls: dict[int, _Progress] = {}
+        self._unread: dict[int, _Progress] = {}
+        """Of the calls, those of which anything is only stored, the oldest first."""
         self._stored = 0
+        """Their inputs that are only stored."""
+        self._feeding = False
         self._told_stored = 0
         self._sizes: dict[int, int] = {}
         """Bytes of the arguments in memory, by input."""
@@ -95,6 +104,8 @@ class SpawnedPool(PoolClient):
         self._unplaced = 0
         """Inputs on the disk of which the dispatcher's thread has not heard yet."""
         self._recovery = Recovery(retries=config.retries, at_most_once=config.at_most_once)
+        self._recovering: list[SentBatch] = []
+        """Batches of an earlier process of which it is not known what became of them."""
 
     @property
     def waiting(self) -> int:
@@ -128,12 +139,14 @@ class SpawnedPool(PoolClient):
         for batch in batches:
             mine = [number for number in batch.inputs if number in still_open]
             self._recovery.add((batch.dispatcher, batch.number), mine)
+            self._recovering.append(batch)
         for call in calls:
             self._calls[call.number] = _Progress(call, call.first - 1, call.open, call.open)
             self._stored += call.open
         self._stored -= len(self._recovery)
         for number in self._recovery:
             self._calls[number // POSITIONS].stored -= 1
+        self._unread.update((number, p) for number, p in self._calls.items() if p.stored)
         self._feed(0)
 
     def added(self, call: Call, first: int, arguments: Sequence[bytes]) -> None:
@@ -156,18 +169,19 @@ class SpawnedPool(PoolClient):
         else:
             progress.stored += len(arguments)
             self._stored += len(arguments)
+            self._unread[call.number] = progress
             self._feed(len(arguments))
 
     def _feed(self, arrived: int = 0) -> None:
         """Bring inputs into memory, the oldest call's first, as far as the window has room."""
-        while (count := self._to_read()) > 0:
-            progress = next(p for p in self._calls.values() if p.stored)
-            rows = self._read(progress, min(count, progress.stored))  # What follows is not placed yet.
-            progress.read_to = rows[-1].number if rows else progress.call.first + POSITIONS
-            mine = [r for r in rows if r.number not in self._recovery and r.number not in self._inputs]
-            progress.stored = max(0, progress.stored - len(mine)) if rows else 0
-            self._stored = sum(p.stored for p in self._calls.values())
-            self._submit(mine)
+        if self._feeding:
+            return  # What is submitted below is sent, and more is wanted: the loop sees it.
+        self._feeding = True
+        try:
+            while (count := self._to_read()) > 0:
+                self._read_more(count)
+        finally:
+            self._feeding = False
         if arrived or self._stored != self._told_stored:
             self._told_stored = self._stored
             self._take(StoredChanged(self._stored, arrived))
@@ -176,15 +190,36 @@ class SpawnedPool(PoolClient):
         assigned = self._dispatch.assigned
         return WINDOW.to_read(len(self._inputs), self._bytes, stored=self._stored, assigned=assigned)
 
-    def _read(self, progress: _Progress, limit: int) -> list[Waiting]:
-        return self._until_written(lambda: self._store.waiting(progress.call, progress.read_to, limit))
+    def _read_more(self, count: int) -> None:
+        wanted: list[tuple[_Progress, int]] = []
+        for progress in self._unread.values():
+            wanted.append((progress, min(count, progress.stored)))  # What follows is not placed yet.
+            count -= progress.stored
+            if count <= 0 or len(wanted) == CALLS_READ:
+                break
+        for (progress, _), rows in zip(wanted, self._read(wanted), strict=False):
+            progress.read_to = rows[-1].number if rows else progress.call.first + POSITIONS
+            mine = [r for r in rows if r.number not in self._recovery and r.number not in self._inputs]
+            self._note_read(progress, len(mine) if rows else progress.stored)
+            self._submit(mine)
+
+    def _note_read(self, progress: _Progress, count: int) -> None:
+        count = min(count, progress.stored)
+        progress.stored -= count
+        self._stored -= count
+        if not progress.stored:
+            self._unread.pop(progress.call.number, None)
+
+    def _read(self, wanted: Sequence[tuple[_Progress, int]]) -> list[list[Waiting]]:
+        questions = [(progress.call, progress.read_to, limit) for progress, limit in wanted]
+        return self._until_written(lambda: self._store.waiting(questions))
 
     def _submit(self, inputs: Sequence[Waiting]) -> None:
         if not inputs:
             return
         prepared: list[Prepared] = []
         for each in inputs:
-            prepared.append(travelling(each.arguments))
+            prepared.append(self._travelling(each.arguments))
             self._sizes[each.number] = len(each.arguments)
             self._bytes += len(each.arguments)
             if len(each.arguments) > LARGE_BYTES:
@@ -193,6 +228,19 @@ class SpawnedPool(PoolClient):
         self._inputs.update(zip(numbers, [(item, self) for item in prepared], strict=True))
         attempts = tuple((each.number, each.attempt) for each in inputs if each.attempt > 1)
         self._take(InputsSubmitted(numbers, attempts=attempts))
+
+    def _travelling(self, arguments: bytes) -> Prepared:
+        try:
+            return travelling(arguments)
+        except RayError as error:  # The object store is full, and so is its disk.
+            logger.warning("an argument of %s travels by itself: %s", self.config.name, error)
+            return arguments
+
+    def _event_of_failure(self, effect: SendBatch, error: BaseException) -> DispatchEvent:
+        """Where there is no room in the object store now, there may be in a moment."""
+        if isinstance(error, ObjectStoreFullError | OutOfDiskError):
+            return BatchUnreached(effect.batch_id)
+        return super()._event_of_failure(effect, error)
 
     # The store first.
 
@@ -218,6 +266,7 @@ class SpawnedPool(PoolClient):
         if outcomes:
             self._told(_news(outcomes, late))
             self._count(outcomes)
+        if outcomes or (sent and self._stored):
             self._feed()
 
     def _count(self, outcomes: Iterable[Outcome]) -> None:
@@ -282,17 +331,16 @@ class SpawnedPool(PoolClient):
 
     def _fail_stored(self, failure: Any) -> None:
         """No container can start: what has not been read fails with the start's error, too."""
-        for progress in [p for p in self._calls.values() if p.stored]:
+        for progress in list(self._unread.values()):
             while progress.stored:
-                rows = self._read(progress, min(WINDOW.inputs, progress.stored))
+                (rows,) = self._read([(progress, min(WINDOW.inputs, progress.stored))])
                 numbers = [row.number for row in rows if row.number not in self._recovery]
                 outcomes: list[Outcome] = [(number, START_FAILED, failure) for number in numbers]
                 self._until_written(lambda outcomes=outcomes: self._store.settle(outcomes, time.time()))  # type: ignore[misc]
                 progress.read_to = rows[-1].number if rows else progress.read_to
-                progress.stored = max(0, progress.stored - len(numbers)) if rows else 0
+                self._note_read(progress, len(numbers) if rows else progress.stored)
                 self._told(_news(outcomes))
                 self._count(outcomes)
-        self._stored = 0
 
     # Outcomes.
 
@@ -303,15 +351,27 @@ class SpawnedPool(PoolClient):
         """All of it that had no outcome is cancelled in the store: stop what runs, drop what waits."""
         progress = self._calls.pop(call.number, None)
         if progress is not None:
-            self._stored -= progress.stored
+            self._note_read(progress, progress.stored)
             self._told_stored = self._stored
         mine = [number for number in self._inputs if number // POSITIONS == call.number]
-        self._recovery.drop(n for n in self._recovery if n // POSITIONS == call.number)
-        handles = self._handles_of(set(mine)) if terminate else ()
+        handles = self._handles_of(set(mine)) if terminate else []
+        handles += self._cancel_recovering({n for n in self._recovery if n // POSITIONS == call.number})
         self.cancel(mine)
         self._take(StoredChanged(self._stored))
-        for handle in handles:
+        for handle in handles if terminate else ():
             ray.kill(handle)
+
+    def _cancel_recovering(self, numbers: set[int]) -> list[Any]:
+        """End inputs that an earlier process had sent; returns the containers that may run them."""
+        self._recovery.drop(numbers)
+        handles = []
+        for batch in self._recovering:
+            positions = tuple(p for p, number in enumerate(batch.inputs) if number in numbers)
+            handle = container_of(batch.container) if positions else None
+            if handle is not None:
+                handle.cancel.remote(batch.dispatcher, batch.number, positions, positions)
+                handles.append(handle)
+        return handles
 
     def _handles_of(self, numbers: set[int]) -> list[Any]:
         """The containers that have any of these inputs."""
@@ -322,12 +382,17 @@ class SpawnedPool(PoolClient):
         """This process ends; its successor goes on with what is stored."""
         self._gone = reason
 
+    def give_up(self, reason: Exception) -> None:
+        """What is kept is kept: it waits for a controller."""
+        logger.error("spawned inputs of %s wait: %s", self.config.name, reason)
+        self._take(ControllerLost())
+
     def _end_with_app(self) -> None:
         super()._end_with_app()
         calls = [progress.call for progress in self._calls.values()]
         self._stored = self._bytes = 0
         self._recovery.drop(self._recovery)
-        for memory in (self._calls, self._inputs, self._sizes):
+        for memory in (self._calls, self._unread, self._inputs, self._sizes):
             memory.clear()
         self._end_calls(calls)
 
@@ -345,6 +410,7 @@ class SpawnedPool(PoolClient):
     def recovered(self, batch: SentBatch, answer: AnswerMessage | None, cause: str = "") -> None:
         """What became of a batch that was sent before the restart; None: its container is dead."""
         key = (batch.dispatcher, batch.number)
+        self._recovering.remove(batch)
         statuses, payloads = (None, []) if answer is None else (answer.statuses, answer.payloads)
         noted = self._until_written(lambda: self._store.later_attempts(batch.inputs))
         told, again = self._recovery.take(
@@ -367,6 +433,14 @@ class SpawnedPool(PoolClient):
     def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
         numbers = {number // POSITIONS for number in input_ids}
         return {n: self._calls[n].call.id for n in numbers if n in self._calls}
+
+
+def container_of(container_id: str) -> Any:
+    """Its handle; None: it is dead."""
+    try:
+        return ray.get_actor(ACTOR_PREFIX + container_id, namespace=NAMESPACE)
+    except ValueError:
+        return None
 
 
 def travelling(arguments: bytes) -> Prepared:

@@ -74,7 +74,7 @@ def settle(store: CallStore, call: Call, *outcomes: tuple[int, int, object], now
 
 def waiting(store: CallStore, call: Call, after: int = -1, limit: int = 1000) -> list[tuple[int, int, bytes]]:
     """As (position, attempt, arguments)."""
-    rows = store.waiting(call, call.first + after, limit)
+    (rows,) = store.waiting([(call, call.first + after, limit)])
     return [(row.number - call.first, row.attempt, row.arguments) for row in rows]
 
 
@@ -399,7 +399,10 @@ def test_a_file_that_somebody_deleted_is_named(store: CallStore, path: Path) -> 
     settle(store, call, (1, OK, LARGER))
     for file in path.with_suffix("").iterdir():
         file.unlink()
-    for arguments in (store.waiting(call, 0, 10)[0].arguments, store.arguments([call.first])[call.first]):
+    for arguments in (
+        store.waiting([(call, 0, 10)])[0][0].arguments,
+        store.arguments([call.first])[call.first],
+    ):
         with pytest.raises(ExecutionError, match=f"{call.first}.arguments"):
             pickle.loads(arguments)
     with pytest.raises(ExecutionError, match=f"{call.first + 1}.outcome"):
@@ -548,7 +551,7 @@ def test_a_page_that_is_damaged_says_what_to_do(path: Path) -> None:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
     with CallStore(path) as store, pytest.raises(ExecutionError, match="hint: the file is damaged"):
-        store.waiting(call, call.first, 1000)
+        store.waiting([(call, call.first, 1000)])
 
 
 def test_a_full_disk_is_named_and_loses_nothing(store: CallStore) -> None:
@@ -592,7 +595,7 @@ try:
 except ExecutionError as error:
     text = str(error)
 assert sys.argv[1].removesuffix(".sqlite") in text and "hint: free space on that disk" in text, text
-assert len(store.waiting(store.call("fc-1"), 0, 10_000)) == added - 1
+assert len(store.waiting([(store.call("fc-1"), 0, 10_000)])[0]) == added - 1
 assert store.outcomes(call, 0, 2) == [(0, b"A"), (None, None)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 with store.transaction():

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayError
 
 from flexray.config import check_options
 from flexray.context import POSITIONS
@@ -319,7 +319,7 @@ def test_a_failure_is_retried_and_its_attempt_is_kept(make: Make) -> None:
     queue.reply(ONE)
     queue.answer(ONE, (FAILED, b"first"))
     assert not queue.told
-    assert queue.store.waiting(call, 0, 1)[0].attempt == 2
+    assert queue.store.waiting([(call, 0, 1)])[0][0].attempt == 2
     queue.wait(1.5)
     queue.reply(TWO)
     (again,) = queue.of(TWO).batches or queue.of(ONE).batches[1:]
@@ -888,3 +888,86 @@ def test_exceptions_are_kept_as_they_were_packed(queue: Queue) -> None:
     queue.reply(ONE)
     queue.answer(ONE, (FAILED, packed))
     assert queue.outcomes(call) == [(FAILED, packed)]
+
+
+# What is large, many, or in the way.
+
+
+def test_large_arguments_are_read_for_every_free_slot(queue: Queue) -> None:
+    leases = [Lease(number, "f#1") for number in range(1, 401)]
+    queue.spawn("fc-1", *many(400, 100_000))
+    queue.reply(*leases)
+    assert len(queue.of(ONE).batches) == 400
+
+
+def test_many_calls_of_one_input_are_read_many_at_a_time(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    waiting = queue.store.waiting
+
+    def count(wanted: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return waiting(wanted)
+
+    monkeypatch.setattr(queue.store, "waiting", count)
+    calls = [queue.spawn(f"fc-{number}", b"x") for number in range(WINDOW + 1000)]
+    queue.reply(ONE)
+    assert queue.drain(ONE) == [call.first for call in calls]
+    assert 1 <= reads <= 1000 / spawned.CALLS_READ + 2
+    assert (queue.pool.waiting, queue.pool._stored, queue.pool._unread) == (0, 0, {})
+
+
+def test_without_a_controller_what_is_kept_waits_for_one(queue: Queue) -> None:
+    call = queue.spawn("fc-1", b"x")
+    queue.pool.give_up(ExecutionError("none can start"))
+    assert not queue.pool.is_gone
+    queue.wait(1.0)
+    queue.reply(ONE)
+    queue.answer(ONE, (OK, b"1"))
+    assert queue.outcomes(call) == [(OK, b"1")]
+
+
+def test_where_the_object_store_is_full_an_argument_travels_by_itself(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(arguments: bytes) -> Any:
+        raise ObjectStoreFullError
+
+    monkeypatch.setattr(spawned, "travelling", full)
+    queue.spawn("fc-1", b"x" * 200_000)
+    queue.reply(ONE)
+    assert queue.sent_to(ONE) == [0]
+
+
+def test_a_batch_for_which_there_is_no_room_now_is_sent_again(queue: Queue) -> None:
+    call = queue.spawn("fc-1", b"x")
+    queue.of(ONE).run.raises = [ObjectStoreFullError()]
+    queue.reply(ONE)
+    assert queue.outcomes(call) == [(None, None)]
+    queue.wait(1.0)
+    queue.answer(ONE, (OK, b"1"))
+    assert queue.outcomes(call) == [(OK, b"1")]
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+def test_what_an_earlier_process_had_sent_is_ended_where_it_runs(
+    make: Make, monkeypatch: pytest.MonkeyPatch, terminate: bool
+) -> None:
+    first = make("before")
+    call = first.spawn("fc-1", b"x", b"y")
+    first.reply(ONE)
+    first.answer(ONE, (OK, b"1"), (UNSTARTED, None))
+    second = make("after")
+    handle, killed = second.of(ONE), []
+    monkeypatch.setattr(spawned, "container_of", {"f#1": handle}.get)
+    monkeypatch.setattr(spawned.ray, "kill", killed.append)
+    (batch,) = second.restore()
+    second.cancel_on_disk(call)
+    second.pool.cancel_call(second.call("fc-1"), terminate=terminate)
+    positions = tuple(range(len(batch.inputs)))
+    assert handle.cancel.calls == [("before", batch.number, positions, positions)]
+    assert killed == ([handle] if terminate else [])
+    second.pool.recovered(batch, None)
+    assert second.pool.sent == []

@@ -18,8 +18,13 @@ def test_the_window_is_four_times_what_runs() -> None:
 
 
 def test_arguments_that_fill_the_memory_hold_reading_up() -> None:
-    assert WINDOW.to_read(1, 1000, stored=500, assigned=50) == 0
+    assert WINDOW.to_read(2, 1000, stored=500, assigned=1) == 0
     assert WINDOW.to_read(1, 999, stored=500, assigned=0) == 99
+
+
+def test_however_large_arguments_are_free_slots_get_some() -> None:
+    assert WINDOW.to_read(2, 1000, stored=500, assigned=2) == 98
+    assert WINDOW.to_read(0, 0, stored=500, assigned=0) == 100
 
 
 def test_new_inputs_stay_in_memory_where_they_fit_by_count_and_size() -> None:
