@@ -10,6 +10,7 @@ import difflib
 import inspect
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from flexray import backend
@@ -23,6 +24,8 @@ from flexray.decorators import (
     methods_of,
     new_instance,
     parameters_of,
+    set_handle,
+    wrapped_marks,
 )
 from flexray.dual import Dual
 from flexray.errors import InvalidError
@@ -49,9 +52,9 @@ class Cls(Variants):
         variant: Variant = (),
     ) -> None:
         given: dict[str, Any] = {**options, **dict(variant)}
-        self.methods = _checked_methods(raw)
-        self.parameters = _checked_parameters(raw)
+        self._raw = raw
         marks = marks_of(raw)
+        _ = self.parameters  # Checked here, and not when they are used.
         for method in self.methods.values():
             if "batching" in (said := marks_of(method)):
                 marks["batching"] = said["batching"]
@@ -63,14 +66,25 @@ class Cls(Variants):
             )
         if config.batching is not None:
             for name, method in self.methods.items():
-                check_batched(f"{config.name}.{name}", method.__wrapped__)
+                check_batched(f"{config.name}.{name}", method.__wrapped__, is_method=True)
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.home = home
-        self._raw = raw
         self._config = config
         self._options = dict(options)
         self._variant = variant
+        if not variant:
+            set_handle(raw, self)
+
+    @cached_property
+    def methods(self) -> dict[str, Any]:
+        """Its methods for containers, by name."""
+        return _checked_methods(self._raw)
+
+    @cached_property
+    def parameters(self) -> dict[str, tuple[type, Parameter]]:
+        """Its parameters: name to (type, what was declared)."""
+        return _checked_parameters(self._raw)
 
     @property
     def name(self) -> str:
@@ -105,8 +119,13 @@ class Cls(Variants):
         return f"<flexray.Cls {self.home.app_name}/{self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        home = Home(self.home.app_name, self.home.app_id)
-        return Cls, (home, self._raw, self._options, self._variant)
+        # The class comes as state, for its own methods may name this handle: then it is not whole yet.
+        skipped = ("methods", "parameters", "home")
+        state = {name: value for name, value in self.__dict__.items() if name not in skipped}
+        return object.__new__, (Cls,), {**state, "home": Home(self.home.app_name, self.home.app_id)}
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._raw)
 
     def __call__(self, *wrong: Any, **parameters: Any) -> Obj:
         """A handle to the pool of these parameters; no I/O.
@@ -122,10 +141,13 @@ class Cls(Variants):
         return Obj(self, self._checked(parameters))
 
     def __getattr__(self, name: str) -> Any:
-        methods = self.__dict__.get("methods", {})
-        if name in methods:
+        if name.startswith("__") or "_raw" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self.methods:
             return _Uninstantiated(self.name, name)
-        own = self.__dict__.get("__name__")
+        own = self.__name__
+        if name not in RESERVED and name not in self.parameters and hasattr(self._raw, name):
+            return getattr(self._raw, name)  # A constant, or a static method.
         if name in RESERVED:
             raise AttributeError(f"{name} is of one instance's pool: use {own}(...).{name}(...)")
         raise AttributeError(f"class {own} has no method {name!r} for containers")
@@ -329,8 +351,13 @@ class _Uninstantiated:
 
 
 def _checked_methods(raw: type) -> dict[str, Any]:
-    methods = methods_of(raw)
     name = raw.__name__
+    for kind, method in wrapped_marks(raw):
+        raise InvalidError(
+            f"{name}.{method} is a {kind} above its @flexray decorator, whose mark nobody sees there",
+            f"leave out @{kind}: containers call it on an instance",
+        )
+    methods = methods_of(raw)
     if not methods:
         raise InvalidError(
             f"class {name} has no method for containers", "mark those that they run with @flexray.method()"

@@ -22,6 +22,9 @@ ENTER, EXIT, METHOD = "enter", "exit", "method"
 _ROLE = "__flexray_role__"
 _CONCURRENCY = "__flexray_concurrency__"
 _BATCHING = "__flexray_batching__"
+_HANDLE = "__flexray_handle__"
+
+REMOTE_FORMS = ("remote", "remote_gen", "map", "starmap", "for_each", "spawn", "spawn_map")
 
 MISSING: Any = object()
 
@@ -66,11 +69,20 @@ class Marked(Generic[P, R]):
 
 
 class BoundMethod:
-    """A method of an instance, called by the instance's own code."""
+    """A method of an instance, called by the instance's own code; `.remote` and its like run it elsewhere."""
 
     def __init__(self, function: Callable[..., Any], instance: object) -> None:
         self.__wrapped__ = self._call = function.__get__(instance)
         self.__name__ = function.__name__
+        self._instance = instance
+
+    def __getattr__(self, name: str) -> Any:
+        handle = None if name not in REMOTE_FORMS else type(self._instance).__dict__.get(_HANDLE)
+        if handle is None:
+            hint = "; decorate the class with @app.cls()" if name in REMOTE_FORMS else ""
+            raise AttributeError(f"a method of an instance has no attribute {name!r}{hint}")
+        parameters = {parameter: getattr(self._instance, parameter) for parameter in handle.parameters}
+        return getattr(getattr(handle(**parameters), self.__name__), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it here."""
@@ -186,6 +198,23 @@ def new_instance(cls: Any, parameters: Mapping[str, Any]) -> Any:
     return instance
 
 
+def set_handle(cls: type, handle: object) -> None:
+    """What the class is to its users, by which its own methods find each other's remote forms."""
+    setattr(cls, _HANDLE, handle)
+
+
+def wrapped_marks(cls: type) -> list[tuple[str, str]]:
+    """(staticmethod or classmethod, name) of what has its mark inside of one, where it is not found."""
+    found = []
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            if isinstance(member, staticmethod | classmethod) and (
+                role_of(member.__func__) or hasattr(member.__func__, _BATCHING)
+            ):
+                found.append((type(member).__name__, name))
+    return found
+
+
 def parameters_of(cls: type) -> dict[str, tuple[Any, Parameter]]:
     """Name to (annotation, parameter) of a class, those of its bases included."""
     found: dict[str, tuple[Any, Parameter]] = {}
@@ -194,6 +223,8 @@ def parameters_of(cls: type) -> dict[str, tuple[Any, Parameter]]:
         for name, member in vars(base).items():
             if isinstance(member, Parameter):
                 found[name] = (annotations.get(name), member)
+            else:  # Fixed by a derived class: no parameter any more.
+                found.pop(name, None)
     return found
 
 

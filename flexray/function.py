@@ -563,17 +563,18 @@ def is_generator(function: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-def check_batched(name: str, function: Callable[..., Any]) -> None:
+def check_batched(name: str, function: Callable[..., Any], *, is_method: bool = False) -> None:
     """Refuse what cannot be called with one list for each of its parameters.
 
     Raises:
-        InvalidError: It is a generator, or takes `*args` or `**kwargs`.
+        InvalidError: It is a generator, or takes something that has no name to give it by.
     """
     if is_generator(function):
         raise InvalidError(f"{name} is batched and a generator", "return a list of results")
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    for parameter in list(inspect.signature(function).parameters.values())[is_method:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise InvalidError(
-                f"{name} is batched and takes {parameter}",
+                f"{name} is batched and takes {parameter}"
+                + (" by position only" if parameter.kind is parameter.POSITIONAL_ONLY else ""),
                 "name its parameters: it is called with one list for each of them",
             )

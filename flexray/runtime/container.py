@@ -96,8 +96,9 @@ class BaseContainer:
             apply_import_paths(spec.import_paths)
             self._capture.install()
             enter_container(spec.pool_id)
-            target = Target(unpack_function(spec.code), spec.parameters)
-            runner = Runner(target, spec.config, self._end, self._retire)
+            code, config = unpack_function(spec.code), spec.config
+            target = Target(code, spec.parameters, is_generator=config.is_generator)
+            runner = Runner(target, config, self._end, self._retire)
             runner.run_hooks(ENTER)
         except DeserializationError as error:
             return LoadAnswer(ready=False, reason=error.sentence(), permanent=True)

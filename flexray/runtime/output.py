@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import deque
 from contextvars import ContextVar
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from flexray.output import Stream
 
@@ -126,6 +126,13 @@ class _Router(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._behind.fileno()
+
+    @property
+    def buffer(self) -> BinaryIO:
+        return self._behind.buffer
+
+    def reconfigure(self, **_: object) -> None:
+        """Nothing to change: text is kept as it is."""
 
     def isatty(self) -> bool:
         return False

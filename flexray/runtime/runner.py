@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
@@ -55,7 +56,7 @@ class Job:
 class _Worker:
     """What a thread, or a task of the loop, is at."""
 
-    __slots__ = ("abandoned", "began", "entries", "future", "lock", "method", "task")
+    __slots__ = ("abandoned", "began", "entries", "future", "lock", "method", "paused_at", "task")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -64,6 +65,8 @@ class _Worker:
         self.method = ""
         """Which of a class's methods runs."""
         self.began = 0.0
+        self.paused_at: float | None = None
+        """Since when it waits for whoever reads its results, which is not its own time."""
         self.abandoned = False
         """Its inputs were answered without it; what it still does counts for nothing."""
         self.task: asyncio.Task[None] | None = None
@@ -73,6 +76,14 @@ class _Worker:
     @property
     def is_on_loop(self) -> bool:
         return self.task is not None or self.future is not None
+
+    def pause(self) -> None:
+        self.paused_at = time.perf_counter()
+
+    def go_on(self) -> None:
+        if self.paused_at is not None:
+            self.began += time.perf_counter() - self.paused_at
+            self.paused_at = None
 
     def step(self, job: Job, status: int | None = None, payload: Any = None) -> int | None:
         """Note the outcome of what ran, if anything did, and take the next position; None: nothing is left.
@@ -125,7 +136,8 @@ class Runner:
         self._over = over
         self._retire = retire
         self._workers: dict[_Worker, None] = {}
-        self._queue: SimpleQueue[Job] = SimpleQueue()
+        self._queue: SimpleQueue[Job | Callable[[], None]] = SimpleQueue()
+        self._has_one_thread = config.slots == 1 and not target.is_async
         self._idle = threading.Semaphore(0)
         self._gathered = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -139,8 +151,24 @@ class Runner:
                 start_thread(self._gather, "batches")
 
     def run_hooks(self, role: str) -> None:
-        """Call the enter or exit hooks and wait for them; raises what they raise."""
-        self._target.run_hooks(role, self._wait_for)
+        """Call the enter or exit hooks and wait for them; raises what they raise.
+
+        Where inputs run on one thread, so do the hooks: what they open there may be bound to it.
+        """
+        if not self._has_one_thread:
+            self._target.run_hooks(role, self._wait_for)
+            return
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                self._target.run_hooks(role, self._wait_for)
+                done.set_result(None)
+            except BaseException as error:  # noqa: BLE001  # Raised by whoever waits.
+                done.set_exception(error)
+
+        self._put(run)
+        done.result()
 
     def begin(self, job: Job) -> None:
         """Run this batch; returns at once."""
@@ -152,9 +180,13 @@ class Runner:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._start_task, job)
         else:
-            self._queue.put(job)
-            if not self._idle.acquire(blocking=False):
-                start_thread(self._serve, "slot")
+            self._put(job)
+
+    def _put(self, work: Job | Callable[[], None]) -> None:
+        """To a thread that is idle, or to a new one."""
+        self._queue.put(work)
+        if not self._idle.acquire(blocking=False):
+            start_thread(self._serve, "slot")
 
     def poke(self) -> None:
         """Inputs were taken out of a batch: it may be over by that."""
@@ -169,7 +201,7 @@ class Runner:
         for worker in list(self._workers):
             limit_s = self._timeout_s + (BLOCKED_S if worker.is_on_loop else 0.0)
             entries = worker.entries
-            if entries and now - worker.began > limit_s:
+            if entries and worker.paused_at is None and now - worker.began > limit_s:
                 late = pack_exception(self._too_late(worker.method))
                 self._abandon(worker, entries, FAILED, late)
 
@@ -229,6 +261,10 @@ class Runner:
         self._workers[worker] = None
         while not worker.abandoned:
             job = self._queue.get()
+            if not isinstance(job, Job):
+                job()
+                self._idle.release()
+                continue
             self._run(worker, job)
             if not worker.abandoned:
                 self._idle.release()  # First: what follows is this thread's, and not a new one's.
@@ -255,24 +291,31 @@ class Runner:
                     result = self._wait_on_loop(worker, self._in_time(result, worker.method))
                 return OK, pack_result(result)
             if kind is Kind.GENERATOR:
-                return self._drain(job, position, method(*args, **kwargs))
-            return cast("tuple[int, Any]", self._wait_on_loop(worker, self._outcome(job, position)))
+                return self._drain(worker, job, position, method(*args, **kwargs))
+            return cast("tuple[int, Any]", self._wait_on_loop(worker, self._outcome(worker, job, position)))
         except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
             if position in job.work.cancelled:
                 return CANCELLED, None
             return FAILED, pack_exception(error)
 
-    def _drain(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
+    def _drain(self, worker: _Worker, job: Job, position: int, results: Any) -> tuple[int, Any]:
         key = (job.work.key, position)
         stream = self.streams.open(key)
         try:
             for result in results:
-                if not stream.put(pack_result(result)):
+                packed = pack_result(result)
+                worker.pause()
+                wanted = stream.put(packed)
+                worker.go_on()
+                if not wanted:
                     results.close()
                     return CANCELLED, None
         finally:
             self.streams.finish(key)
-        return (OK, pack_result(None)) if stream.wait_until_read() else (CANCELLED, None)
+        worker.pause()
+        read = stream.wait_until_read()
+        worker.go_on()
+        return (OK, pack_result(None)) if read else (CANCELLED, None)
 
     def _wait_on_loop(self, worker: _Worker, coroutine: Any) -> Any:
         assert self._loop is not None
@@ -320,7 +363,7 @@ class Runner:
             else:
                 current_input.set(_running(job.message, position))
                 try:
-                    outcome = await self._outcome(job, position)
+                    outcome = await self._outcome(worker, job, position)
                 except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
                     outcome = FAILED, pack_exception(error)
                     if position in job.work.cancelled:
@@ -329,13 +372,12 @@ class Runner:
                             worker.task.uncancel()
             position = worker.step(job, *outcome)
 
-    async def _outcome(self, job: Job, position: int) -> tuple[int, Any]:
+    async def _outcome(self, worker: _Worker, job: Job, position: int) -> tuple[int, Any]:
         """Run an async input to its end, or to the end of its time."""
         args, kwargs, name = arguments(job, position)
         called = self._target.methods[name](*args, **kwargs)
         if self._target.kinds[name] is Kind.ASYNC_GENERATOR:
-            outcome: tuple[int, Any] = await self._in_time(self._drain_async(job, position, called), name)
-            return outcome
+            return await self._drain_async(worker, job, position, called, name)
         return OK, pack_result(await self._in_time(called, name))
 
     async def _in_time(self, awaitable: Any, method: str) -> Any:
@@ -348,17 +390,30 @@ class Runner:
                 raise self._too_late(method) from None
             raise
 
-    async def _drain_async(self, job: Job, position: int, results: Any) -> tuple[int, Any]:
+    async def _drain_async(
+        self, worker: _Worker, job: Job, position: int, results: Any, method: str
+    ) -> tuple[int, Any]:
         key = (job.work.key, position)
         stream = self.streams.open(key)
+        scope = asyncio.timeout(self._timeout_s)
         try:
-            async for result in results:
-                if not await stream.put_async(pack_result(result)):
-                    return CANCELLED, None
-        finally:
-            await results.aclose()
-            self.streams.finish(key)
-        return (OK, pack_result(None)) if await stream.wait_until_read_async() else (CANCELLED, None)
+            async with scope:
+                try:
+                    async for result in results:
+                        with _paused(worker, scope):
+                            wanted = await stream.put_async(pack_result(result))
+                        if not wanted:
+                            return CANCELLED, None
+                finally:
+                    await results.aclose()
+                    self.streams.finish(key)
+                with _paused(worker, scope):
+                    read = await stream.wait_until_read_async()
+                return (OK, pack_result(None)) if read else (CANCELLED, None)
+        except TimeoutError:
+            if scope.expired():
+                raise self._too_late(method) from None
+            raise
 
     # Gathered inputs.
 
@@ -505,6 +560,21 @@ def arguments(job: Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any],
         args = tuple([_resolve(value, values) for value in args])
         kwargs = {name: _resolve(value, values) for name, value in kwargs.items()}
     return args, kwargs, method
+
+
+@contextmanager
+def _paused(worker: _Worker, scope: asyncio.Timeout) -> Iterator[None]:
+    """The time inside is not that of the input."""
+    ends_at = scope.when()
+    scope.reschedule(None)
+    worker.pause()
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        worker.go_on()
+        if ends_at is not None:
+            scope.reschedule(ends_at + time.perf_counter() - began)
 
 
 async def _telling(coroutine: Any, over: threading.Event) -> Any:

@@ -41,7 +41,9 @@ def kind_of(function: Callable[..., Any]) -> Kind:
 class Target:
     """What inputs call, by name; a function's name is the empty one."""
 
-    def __init__(self, code: Any, parameters: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, code: Any, parameters: Mapping[str, Any] | None, *, is_generator: bool = False
+    ) -> None:
         self._hooks: dict[str, list[Callable[[], Any]]] = {ENTER: [], EXIT: []}
         if parameters is None:
             self.methods: dict[str, Callable[..., Any]] = {"": code}
@@ -50,6 +52,8 @@ class Target:
             self.methods = {name: getattr(instance, name) for name in methods_of(code)}
             self._hooks = {role: [getattr(instance, n) for n in hooks_of(code, role)] for role in self._hooks}
         self.kinds = {name: kind_of(_plain(method)) for name, method in self.methods.items()}
+        if is_generator and self.kinds.get("") is Kind.SYNC:  # As the option says of what gives one.
+            self.kinds[""] = Kind.GENERATOR
 
     @property
     def is_async(self) -> bool:

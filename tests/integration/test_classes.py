@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -463,6 +464,93 @@ def test_a_method_that_fails_runs_again_as_its_class_says(cluster: Cluster) -> N
             Flaky().work.remote(4)
 
 
+def test_a_class_may_name_itself_and_be_named_by_what_it_calls() -> None:
+    family = flexray.App("family")
+
+    @family.cls(cpu=0)
+    class Tree:
+        LIMIT = 2
+
+        @staticmethod
+        def bounded(n: int) -> int:
+            return min(n, Tree.LIMIT)
+
+        @flexray.method()
+        def total(self, n: int) -> int:
+            assert isinstance(self, Tree)
+            n = Tree.bounded(n)
+            return n + (sum(Tree().total.map([n - 1])) if n else 0)
+
+        @flexray.method()
+        def of_other(self, n: int) -> int:
+            return relayed.remote(n)
+
+    @family.function(cpu=0)
+    def relayed(n: int) -> int:
+        return Tree().total.remote(n)
+
+    assert (Tree.LIMIT, Tree.bounded(5)) == (2, 2)
+    with family.run():
+        assert Tree().total.remote(7) == 3
+        assert Tree().of_other.remote(1) == 1
+
+
+def test_a_method_runs_others_of_its_instance_elsewhere() -> None:
+    spread = flexray.App("spread")
+
+    @spread.cls(cpu=0)
+    class Worker:
+        by: int = flexray.parameter(default=1)
+
+        @flexray.method()
+        def once(self, x: int) -> int:
+            return self.by * x
+
+        @flexray.method()
+        def all(self, xs: list[int]) -> list[int]:
+            return [self.once.remote(xs[0]), *self.once.map(xs[1:]), self.once(7), self.once.spawn(8).get()]
+
+    with spread.run():
+        assert Worker(by=3).all.remote([1, 2, 3]) == [3, 6, 9, 21, 24]
+
+
+def test_hooks_and_inputs_of_a_plain_class_share_their_thread() -> None:
+    threads = flexray.App("threads")
+
+    @threads.cls(cpu=0)
+    class Database:
+        @flexray.enter()
+        def open(self) -> None:
+            self.connection = sqlite3.connect(":memory:")  # Which only its own thread may use.
+
+        @flexray.method()
+        def one(self) -> int:
+            return int(self.connection.execute("SELECT 1").fetchone()[0])
+
+        @flexray.exit()
+        def close(self) -> None:
+            self.connection.close()
+
+    with threads.run():
+        assert [Database().one.remote() for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_derived_class_may_fix_a_parameter() -> None:
+    fixing = flexray.App("fixing")
+
+    @fixing.cls(cpu=0)
+    class Fixed(Base):
+        size: int = 7
+
+        @flexray.method()
+        def sizes(self) -> int:
+            return self.size
+
+    with pytest.raises(InvalidError, match="no parameter 'size'"):
+        Fixed(size=3)
+    assert Fixed().sizes.local() == 7
+
+
 # Wrong uses.
 
 
@@ -552,6 +640,19 @@ class BatchedGenerator:
         yield from xs
 
 
+class Static:
+    @staticmethod
+    @flexray.method()
+    def work(x: int) -> int:
+        return x
+
+
+class ByPosition:
+    @flexray.batched(max_batch_size=2, wait_ms=0)
+    def work(self, xs: list[int], /) -> list[int]:
+        return xs
+
+
 class Greedy:
     @flexray.batched(max_batch_size=2, wait_ms=0)
     def work(self, *xs: list[int]) -> list[int]:
@@ -600,6 +701,8 @@ def test_a_wrong_use_of_a_class_is_refused_by_name(running: None, use: Callable[
         (Demanding, r"enter hook load of class Demanding takes arguments.*parameter\(\)"),
         (Yielding, "exit hook close of class Yielding is a generator"),
         (BatchedGenerator, r"BatchedGenerator\.work is batched and a generator"),
+        (Static, "Static.work is a staticmethod above its @flexray decorator"),
+        (ByPosition, r"ByPosition\.work is batched and takes xs by position only"),
         (Greedy, r"Greedy\.work is batched and takes \*xs"),
         (undecorated, r"undecorated, which is not a class.*@app\.function"),
     ],

@@ -517,6 +517,42 @@ def test_a_slow_reader_holds_the_generator_within_sixteen_results(
     assert list(read) == list(range(101, 200))
 
 
+def test_waiting_for_a_slow_reader_counts_in_no_timeout(app: flexray.App) -> None:
+    @app.function(cpu=0, timeout=1)
+    def numbers(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    @app.function(cpu=0, timeout=1)
+    async def numbers_async(count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+
+    with app.run():
+        for function in (numbers, numbers_async):
+            found = []
+            for number in function.remote_gen(30):
+                found.append(number)
+                time.sleep(0.08)
+            assert found == list(range(30))
+
+
+def test_is_generator_says_that_a_wrapped_function_is_one(app: flexray.App) -> None:
+    def passing_on(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    @app.function(cpu=0, is_generator=True)
+    @passing_on
+    def numbers(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    with app.run():
+        assert list(numbers.remote_gen(3)) == [0, 1, 2]
+
+
 def test_a_generator_can_be_read_inside_of_another_container(streaming: None) -> None:
     assert relayed.remote(20) == [*range(20), *range(0, 40, 2)]
     assert list(squares.remote_gen(20)) == [x * x for x in range(20)]
