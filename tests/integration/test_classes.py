@@ -702,7 +702,7 @@ def test_a_wrong_use_of_a_class_is_refused_by_name(running: None, use: Callable[
         (Yielding, "exit hook close of class Yielding is a generator"),
         (BatchedGenerator, r"BatchedGenerator\.work is batched and a generator"),
         (Static, "Static.work is a staticmethod above its @flexray decorator"),
-        (ByPosition, r"ByPosition\.work is batched and takes xs by position only"),
+        (ByPosition, r"ByPosition\.work is batched and takes xs: .* by position only"),
         (Greedy, r"Greedy\.work is batched and takes \*xs"),
         (undecorated, r"undecorated, which is not a class.*@app\.function"),
     ],
