@@ -12,6 +12,7 @@ with app.run():
 print(list(square.map(range(10))))
 """
 
+from flexray import lookup as _lookup  # noqa: F401  # It adds from_name.
 from flexray.app import App
 from flexray.call import FunctionCall, InputInfo
 from flexray.cls import Cls

@@ -13,11 +13,12 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from flexray import backend
 from flexray.cls import Cls
 from flexray.config import FunctionOptions, FunctionSource, check_environment, check_name
+from flexray.dual import Dual
 from flexray.errors import ExecutionError, InvalidError
 from flexray.function import Function, Home
 from flexray.serialization import pack_function
@@ -28,6 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UNNAMED = "app"
+STRATEGIES = ("rolling", "recreate")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ class App:
         env: Environment variables of all containers of the app.
     """
 
+    lookup: ClassVar[Dual[[str], App]]
+    """`App.lookup(name)`: the deployed app of that name.
+
+    Raises:
+        NotFoundError: There is none; what is similar is named.
+    """
+
     def __init__(
         self,
         name: str | None = None,
@@ -76,6 +85,8 @@ class App:
         self._runtime_env, self._env = check_environment("App", runtime_env, env)
         self._home = Home(name or UNNAMED)
         self._running: RunningApp | None = None
+        self.version: int | None = None
+        """Its number, where it was deployed by this process."""
 
     def __repr__(self) -> str:
         return f"<flexray.App {self.name or 'without a name'}, {len(self.functions)} functions>"
@@ -180,6 +191,85 @@ class App:
         """
         return RunningApp(self, detach=detach)
 
+    # Deployed apps.
+
+    @property
+    def deploy(self) -> Dual[..., App]:
+        """Make it a deployed app, or its next version: it goes on without this process, and after it.
+
+        Args:
+            name: Of the deployed app; by default this app's own.
+            strategy: "rolling": old containers take inputs until new ones are ready. "recreate": they take no
+                more from now on. Either way they finish what they run.
+
+        Its functions are found by name from anywhere (`Function.from_name`), and can be called here. Settings
+        that were changed by `update_autoscaler` are again what the decorators say.
+
+        Raises:
+            InvalidError: It has no name, no functions, or the strategy is unknown.
+            ContainerStartError: Its code cannot be loaded in containers; the version before it goes on.
+            SerializationError: A function cannot be packed; it is named.
+        """
+        return Dual(self._deploy, self._deploy_async)
+
+    def _deploy(self, name: str | None = None, *, strategy: str = "rolling") -> App:
+        name = name or self.name
+        if name is None:
+            raise InvalidError(
+                "an app is deployed by its name, and this one has none", 'as in App("scraper")'
+            )
+        check_name("app", name)
+        if strategy not in STRATEGIES:
+            raise InvalidError(f"strategy is {strategy!r:.60}", f"it is one of {', '.join(STRATEGIES)}")
+        if not self.functions:
+            raise InvalidError(f"app {name} has no functions", "decorate some with @app.function()")
+        home = self._home
+        if self._running is not None:
+            raise ExecutionError(f"app {name} is running", "deploy it outside of `with app.run():`")
+        home.app_id, home.started = name, frozenset(self.functions)
+        try:
+            connected = backend.connect()
+            sources = _sources(self, name)
+            recreate = strategy == "recreate"
+            self.version = connected.deploy(name, sources, _environment(self), recreate=recreate)
+        except BaseException:
+            home.app_id = None if self.version is None else name
+            raise
+        return self
+
+    async def _deploy_async(self, name: str | None = None, *, strategy: str = "rolling") -> App:
+        return await _in_thread(lambda: self._deploy(name, strategy=strategy))
+
+    @property
+    def stop(self) -> Dual[[], None]:
+        """End the deployed app of this name with everything of it that runs; ephemeral ones end with `run`.
+
+        Raises:
+            NotFoundError: None is deployed.
+        """
+        return Dual(self._stop, lambda: _in_thread(self._stop))
+
+    def _stop(self) -> None:
+        name = self._home.app_id or self.name
+        if name is None:
+            raise InvalidError("this app has no name, so it is not deployed", "give App(...) a name")
+        backend.connect().stop_app(name)
+        self.version = self._home.app_id = None
+
+
+def _lookup(name: str) -> App:
+    app = App(name)
+    app.version = next(one.version for one in backend.connect().deployments(name) if one.is_current)
+    app._home.app_id = name  # noqa: SLF001  # The same module.
+    return app
+
+
+async def _lookup_async(name: str) -> App:
+    return await _in_thread(lambda: _lookup(name))
+
+
+App.lookup = Dual(_lookup, _lookup_async)
+
 
 class RunningApp:
     """An app between its start and its end."""
@@ -202,7 +292,7 @@ class RunningApp:
         home.app_id, home.started = app_id, frozenset(app.functions)
         try:
             self._backend = backend.connect()
-            sources = self._sources(app_id)
+            sources = _sources(app, app_id)
             self._backend.open_app(app_id, home.app_name, sources, _environment(app), detach=self.detach)
         except BaseException as error:
             home.app_id = None
@@ -213,19 +303,6 @@ class RunningApp:
         app._running = self  # noqa: SLF001
         self.app_id = app_id
         return self
-
-    def _sources(self, app_id: str) -> list[FunctionSource]:
-        env = self.app._env  # noqa: SLF001
-        sources = []
-        for function in self.app.functions.values():
-            config = function.config.model_copy(update={"env": {**env, **function.config.env}})
-            source = FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
-            if isinstance(function, Cls):
-                source = replace(
-                    source, parameters={}, is_template=function.is_template, has_exit=function.has_exit
-                )
-            sources.append(source)
-        return sources
 
     def stop(self) -> None:
         """End it with everything that it started, running inputs included; a detached one goes on."""
@@ -256,6 +333,30 @@ class RunningApp:
         import asyncio  # noqa: PLC0415
 
         await asyncio.to_thread(self.stop)
+
+
+def _sources(app: App, app_id: str) -> list[FunctionSource]:
+    env = app._env  # noqa: SLF001
+    sources = []
+    for function in app.functions.values():
+        config = function.config.model_copy(update={"env": {**env, **function.config.env}})
+        source = FunctionSource(f"{app_id}/{function.name}", config, pack_function(function.function))
+        if isinstance(function, Cls):
+            source = replace(
+                source,
+                parameters={},
+                is_template=function.is_template,
+                has_exit=function.has_exit,
+                interface=function.interface,
+            )
+        sources.append(source)
+    return sources
+
+
+async def _in_thread(act: Callable[[], R]) -> R:
+    import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
+
+    return await asyncio.to_thread(act)
 
 
 def _environment(app: App) -> Mapping[str, Any]:

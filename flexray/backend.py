@@ -59,6 +59,10 @@ class Client(Protocol):
         """Settle whatever this sink still waits for as cancelled."""
 
     @property
+    def is_gone(self) -> bool:
+        """The pool has ended, and nothing here can run any more."""
+
+    @property
     def view(self) -> PoolView:
         """The pool as last heard of."""
 
@@ -94,6 +98,36 @@ class Backend(Protocol):
 
         `environment` is the app's runtime_env, laid under that of each function.
         """
+
+    def deploy(
+        self,
+        name: str,
+        functions: Sequence[FunctionSource],
+        environment: Mapping[str, Any],
+        *,
+        recreate: bool,
+    ) -> int:
+        """Make this the current version of the app of that name; returns its number, from 1.
+
+        Raises:
+            ContainerStartError: Its code cannot be loaded in containers; the version before it goes on.
+        """
+
+    def find(self, app_name: str, function: str, version: int | None) -> Any:
+        """(app id, config, interface of a class or None) of a function of a deployed app.
+
+        Raises:
+            NotFoundError: There is none; what is similar is named.
+        """
+
+    def rollback(self, app_name: str, version: int | None) -> int:
+        """Deploy an earlier version again, by default the one before; returns the number that it gets."""
+
+    def deployments(self, app_name: str | None = None) -> list[Any]:
+        """Every deployed app, or all kept versions of one, as `runtime.wire.Deployment`."""
+
+    def stop_app(self, app_name: str) -> None:
+        """End a deployed app with everything of it that runs."""
 
     def close_app(self, app_id: str) -> None:
         """End an app with everything that it started."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, ParamSpec, Self, TypeVar, cast
 
 from flexray import backend
-from flexray.config import AutoscalerSettings, FunctionConfig, check_options
+from flexray.config import AutoscalerSettings, FunctionConfig, Interface, check_options
 from flexray.decorators import (
     ENTER,
     EXIT,
@@ -43,6 +43,9 @@ RESERVED = ("update_autoscaler", "get_current_stats")
 
 class Cls(Variants):
     """A class whose methods run in containers. Made by `@app.cls`; called, it gives a handle to one pool."""
+
+    from_name: ClassVar[Callable[..., Cls]]
+    """`Cls.from_name(app_name, name, *, version=None)`: as `Function.from_name`, of a class."""
 
     def __init__(
         self,
@@ -111,9 +114,23 @@ class Cls(Variants):
         """Whether it has exit hooks."""
         return bool(hooks_of(self._raw, EXIT))
 
+    @property
+    def interface(self) -> Interface:
+        """What a handle to it must know elsewhere."""
+        return Interface(
+            {
+                name: (kind.__name__, declared.has_default, declared.default)
+                for name, (kind, declared) in self.parameters.items()
+            },
+            {name: is_generator(method.__wrapped__) for name, method in self.methods.items()},
+        )
+
     def move_to(self, home: Home) -> None:
         """Live in another app from now on."""
         self.home = home
+
+    def look_again(self) -> None:
+        """Its pools are gone; nothing is known here that could be wrong."""
 
     def __repr__(self) -> str:
         return f"<flexray.Cls {self.home.app_name}/{self.name}>"
@@ -305,6 +322,11 @@ class Method(Function[P, R], Generic[P, R]):
             f"{self.name} shares the options of its class",
             f"use {self._cls.name}.with_options(...)(...).{self._method}",
         )
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._cls.look_again()
+        _ = self._cls.config  # Which finds where it is now.
 
     def _base_pool_id(self, app_id: str) -> str:
         return self._cls.pool_of(app_id, self._parameters)[0]

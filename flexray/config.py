@@ -354,6 +354,16 @@ class FunctionConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """What a handle to a class must know that has not its code."""
+
+    parameters: dict[str, tuple[str, bool, Any]]
+    """Name to (type, whether it has a default, the default)."""
+    methods: dict[str, bool]
+    """Name to whether it is a generator."""
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSource:
     """A function as an app hands it to the cluster."""
 
@@ -368,6 +378,8 @@ class FunctionSource:
     """A class with parameters: pools are made of it, and it has none itself."""
     has_exit: bool = False
     """A class with exit hooks, which its containers run before they end."""
+    interface: Interface | None = None
+    """Of a class; None for a function."""
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -438,6 +450,34 @@ def check_options(
     except InvalidError as error:
         message = f"{name}: {error.sentence()}"
         raise InvalidError(message, error.hint) from None
+
+
+def overlaid(config: FunctionConfig, options: Mapping[str, Any]) -> FunctionConfig:
+    """The configuration with these options in the place of its own; marks of a variant among them.
+
+    Raises:
+        InvalidError: An option is unknown, or its value is out of bounds.
+    """
+    if not options:
+        return config
+    given = dict(options)
+    marks: Marks = {}
+    for mark, field in (("@concurrent", "concurrency"), ("@batched", "batching")):
+        if mark in given:
+            marks[field] = given.pop(mark)  # type: ignore[literal-required]
+    own = check_options(config.name, given, marks)
+    changed = {
+        name: getattr(own, name) for name in own.model_fields_set - {"name", "autoscaler", "resources"}
+    }
+    autoscaler = {name: getattr(own.autoscaler, name) for name in own.autoscaler.model_fields_set}
+    resources = {name: getattr(own.resources, name) for name in own.resources.model_fields_set}
+    return config.model_copy(
+        update={
+            **changed,
+            "autoscaler": config.autoscaler.merged(**autoscaler),
+            "resources": config.resources.model_copy(update=resources),
+        }
+    )
 
 
 def check_environment(

@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Any, ClassVar, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 from flexray import backend
 from flexray.call import FunctionCall
@@ -68,6 +68,15 @@ class Stats:
 
 class Function(Variants, Generic[P, R]):
     """A function whose calls run in containers of a pool. Made by `@app.function`."""
+
+    from_name: ClassVar[Callable[..., Function[..., Any]]]
+    """`Function.from_name(app_name, name, *, version=None)`: a function of a deployed app, from anywhere.
+
+    Nobody is asked before its first use. A version other than the current has containers of its own.
+
+    Raises:
+        NotFoundError: At its first use: there is no such app, function or version.
+    """
 
     def __init__(
         self,
@@ -452,9 +461,16 @@ class Function(Variants, Generic[P, R]):
 
     def _client(self) -> backend.Client:
         connection = self._connection
+        if connection is not None and connection[2].is_gone:
+            self._forget()
+            connection = None
         if connection is None or connection[0] != self._home.app_id or not connection[1].is_current:
             connection = self._connect()
         return connection[2]
+
+    def _forget(self) -> None:
+        """The pool is gone; one of its name may have come since."""
+        self._connection = None
 
     def _connect(self) -> tuple[str, backend.Backend, backend.Client]:
         pool_id = self._pool_id()

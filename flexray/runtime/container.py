@@ -62,6 +62,7 @@ class BaseContainer:
         self._spec: PoolSpec | None = None
         self._runner: Runner | None = None
         self._lock = threading.Lock()
+        self._slots = slots
         self._occupancy = Occupancy(slots, time.monotonic())
         self._jobs: dict[BatchKey, Job] = {}
         self._waiters: dict[BatchKey, list[Wake]] = {}
@@ -87,7 +88,7 @@ class BaseContainer:
                 if self._loaded.ready:
                     start_thread(self._watch_times, "watch")
         with self._lock:
-            return self._loaded._replace(busy=self._occupancy.busy)
+            return self._loaded._replace(busy=self._occupancy.busy, slots=self._slots)
 
     def _load(self) -> LoadAnswer:
         try:

@@ -7,24 +7,28 @@ what it must remember over its own death is in the store before it is acted upon
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import ray
 
-from flexray.config import AutoscalerSettings
+from flexray.config import AutoscalerSettings, FunctionConfig
 from flexray.core.blocking import notices
 from flexray.core.events import ContainerRetired, Report, Ticked
 from flexray.core.ledger import State
 from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
-from flexray.errors import NotFoundError
+from flexray.errors import ExecutionError, NotFoundError
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id, head_actor
 from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
 from flexray.runtime.poolhost import PoolHost
+from flexray.runtime.probe import check_loads
+from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_of
 from flexray.runtime.store import Store
 from flexray.runtime.wire import (
     ACTOR_PREFIX,
@@ -34,7 +38,10 @@ from flexray.runtime.wire import (
     GONE,
     NAMESPACE,
     AppSpec,
+    Deployment,
+    Found,
     PoolSpec,
+    VariantSpec,
     decode,
     encode,
 )
@@ -44,6 +51,9 @@ logger = logging.getLogger("flexray")
 CALLS_MAX = 1_000_000
 """Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
+KEEP_PACKAGES_EVERY_S = 3600.0
+VERSIONS_KEPT = 10
+"""Versions of an app whose code is kept, for rollbacks."""
 WATCH_S = 600.0
 CLOSE_TIMEOUT_S = 5.0
 """How long the end of an app waits for Ray's word that its containers are dead."""
@@ -69,12 +79,22 @@ class Controller:
         """What apps were started with, classes that take parameters included."""
         self._variants: dict[str, float] = {}
         """Pools that were added since, with when they were last asked for; idle ones are forgotten."""
+        self._variant_specs: dict[str, VariantSpec] = {}
+        self._first_containers = self._store.first_containers()
+        """Of pools of deployed apps, the number of the first container of the current version."""
+        self._deploying: dict[str, asyncio.Lock] = {}
+        self._stops: dict[str, int] = {}
+        """How often each app was stopped, for a deploy that is under way."""
         self._overridden: dict[str, None] = {}
         """Pools whose settings were changed: they are kept."""
         self._unknown_since: dict[str, float] = {}
         self._recover()
         loop = asyncio.get_event_loop()
-        self._tasks = [loop.create_task(self._tick()), loop.create_task(self._watch_lives())]
+        self._tasks = [
+            loop.create_task(self._tick()),
+            loop.create_task(self._watch_lives()),
+            loop.create_task(self._keep_all_packages()),
+        ]
 
     # Apps.
 
@@ -92,30 +112,228 @@ class Controller:
 
     async def open_pool(self, data: bytes) -> None:
         """Add a pool to an app that runs: other options, or parameters of a class. Again is fine."""
-        spec: PoolSpec = decode(data)
-        if spec.app_id not in self._apps:
-            raise _not_running(spec.pool_id)
-        if spec.pool_id in self._pools:
-            if spec.pool_id in self._variants:
-                self._variants[spec.pool_id] = time.monotonic()
+        variant: VariantSpec = decode(data)
+        pool_id = variant.pool_id
+        if variant.base_pool_id not in self._specs:
+            raise _not_running(variant.base_pool_id)
+        if pool_id in self._pools:
+            if pool_id in self._variants:
+                self._variants[pool_id] = time.monotonic()
             return
-        self._store.save_variant(spec.pool_id, data)
-        self._variants[spec.pool_id] = time.monotonic()
+        self._store.save_variant(pool_id, data)
+        self._variant_specs[pool_id] = variant
+        self._variants[pool_id] = time.monotonic()
         # An epoch of its own: it may have been here before, and its numbers must not come again.
-        self._pools[spec.pool_id] = PoolHost(spec, self._store.next_epoch(), self._launcher)
+        self._add_pool(self._of_variant(variant), self._store.next_epoch())
 
-    async def pool_spec(self, pool_id: str) -> bytes:
-        """The spec of a pool, for a caller that makes a variant of it."""
-        spec = self._specs.get(pool_id)
+    def _of_variant(self, variant: VariantSpec) -> PoolSpec:
+        """The base as it is now, with the variant's changes."""
+        base = self._specs[variant.base_pool_id]
+        return replace(
+            base,
+            pool_id=variant.pool_id,
+            config=base.config.model_copy(update=variant.changes),
+            runtime_env=merged_runtime_env(base.runtime_env, {}, variant.runtime_env),
+            parameters=variant.parameters,
+            is_template=False,
+        )
+
+    def _add_pool(self, spec: PoolSpec, epoch: int, **recovered: Any) -> None:
+        first = self._first_containers.get(spec.pool_id, 1)
+        self._pools[spec.pool_id] = PoolHost(spec, epoch, self._launcher, first_container=first, **recovered)
+
+    async def pool_config(self, pool_id: str) -> FunctionConfig:
+        """The options of a pool as they are now."""
+        host = self._pools.get(pool_id)
+        spec = self._specs.get(pool_id) if host is None else host.spec
         if spec is None:
             raise _not_running(pool_id)
-        return encode(spec)
+        return spec.config
+
+    # Deployed apps.
+
+    async def deploy(self, data: bytes, token: str, recreate: bool) -> int:
+        """Make this the current version of its app; its number. A token that comes again changes nothing.
+
+        Raises:
+            ContainerStartError: Its code cannot be loaded; the version before it goes on.
+        """
+        app: AppSpec = decode(data)
+        async with self._deploying.setdefault(app.app_id, asyncio.Lock()):
+            known = self._store.version_by_token(app.app_id, token)
+            if known is not None:
+                return known
+            stops = self._stops.get(app.app_id, 0)
+            self._keep_packages(app.pools)
+            longest_s = max((spec.config.startup_timeout for spec in app.pools), default=0.0)
+            await check_loads(app.pools, longest_s)
+            if self._stops.get(app.app_id, 0) != stops:
+                raise ExecutionError(
+                    f"app {app.name} was stopped while it was being deployed",
+                    "deploy it again if it should run",
+                )
+            version = self._store.newest_version(app.app_id) + 1
+            pools = tuple(replace(spec, version=version) for spec in app.pools)
+            app = replace(app, version=version, deployed_at=time.time(), pools=pools)
+            self._install(app, token, recreate=recreate)
+            return version
+
+    def _install(self, app: AppSpec, token: str, *, recreate: bool) -> None:
+        """The store first; then each pool's containers are replaced, others begin, and the rest goes."""
+        app_id, data = app.app_id, encode(app)
+        mine = {i: host for i, host in self._pools.items() if host.spec.app_id == app_id}
+        with self._store.transaction():
+            for pool_id, host in mine.items():
+                self._save_first_container(pool_id, host.pool.next_container)
+            self._store.save_version(app_id, app.version, token, data)
+            self._store.drop_old_code(app_id, VERSIONS_KEPT)
+            self._store.save_app(app_id, data)
+            self._store.delete_overrides(f"{app_id}/")
+        for pool_id in mine:
+            self._overridden.pop(pool_id, None)
+        former = self._apps.get(app_id)
+        for spec in () if former is None else former.pools:
+            self._specs.pop(spec.pool_id, None)
+        self._apps[app_id] = app
+        self._specs.update((spec.pool_id, spec) for spec in app.pools)
+        for spec in app.pools:
+            if spec.is_template:
+                continue
+            if spec.pool_id in mine:
+                mine.pop(spec.pool_id).redeploy(spec, recreate=recreate)
+            else:
+                self._add_pool(spec, self._store.next_epoch())
+        for pool_id, host in mine.items():
+            variant = self._variant_specs.get(pool_id)
+            if variant is not None and variant.base_pool_id in self._specs:
+                host.redeploy(self._of_variant(variant), recreate=recreate)
+            else:
+                self._remove(pool_id, host)
+
+    def _remove(self, pool_id: str, host: PoolHost) -> None:
+        """Its function is gone: what waits may run; then the pool is forgotten as any that is not used."""
+        window = host.spec.config.autoscaler.scaledown_window
+        host.change_settings(AutoscalerSettings(scaledown_window=window))
+        self._variants[pool_id] = time.monotonic()
+
+    def _save_first_container(self, pool_id: str, number: int) -> None:
+        self._first_containers[pool_id] = number
+        self._store.save_first_container(pool_id, number)
+
+    def _keep_packages(self, specs: Iterable[PoolSpec]) -> None:
+        """Ask Ray to keep what was uploaded, for nodes that come later; again as long as it is deployed."""
+        for uri in {uri for spec in specs for uri in packages_of(spec.runtime_env)}:
+            keep_package(uri)
+
+    async def find(self, app_name: str, function: str, version: int | None) -> Found:
+        """What a deployed app has under that name.
+
+        Raises:
+            NotFoundError: There is none; what is similar is named.
+        """
+        app = self._deployed(app_name)
+        if version is not None and version != app.version:
+            app = self._pinned(app, version)
+        names = {spec.function_name: spec for spec in app.pools}
+        spec = names.get(function)
+        if spec is None:
+            raise NotFoundError(
+                f"app {app_name} has no function {function!r:.70}",
+                _similar(function, names, "its functions are"),
+            )
+        return Found(app.app_id, spec.config, spec.interface)
+
+    def _deployed(self, app_name: str) -> AppSpec:
+        app = self._apps.get(app_name)
+        if app is None or not app.version:
+            names = [name for name, one in self._apps.items() if one.version]
+            raise NotFoundError(
+                f"no app {app_name!r:.70} is deployed on this cluster", _similar(app_name, names, "there are")
+            )
+        return app
+
+    def _pinned(self, current: AppSpec, version: int) -> AppSpec:
+        """An earlier version as an app of its own, beside the current one; opened at its first use."""
+        app_id = f"{current.name}@{version}"
+        if app_id not in self._apps:
+            old = self._version(current.name, version)
+            pools = tuple(
+                replace(
+                    spec,
+                    pool_id=spec.pool_id.replace(f"{current.app_id}/", f"{app_id}/", 1),
+                    app_id=app_id,
+                    config=spec.config.model_copy(
+                        update={"autoscaler": spec.config.autoscaler.merged(min_containers=0)}
+                    ),
+                )
+                for spec in old.pools
+            )
+            app = replace(old, app_id=app_id, version=0, pools=pools)
+            self._store.save_app(app_id, encode(app))
+            self._apps[app_id] = app
+            self._specs.update((spec.pool_id, spec) for spec in pools)
+            for spec in pools:
+                if not spec.is_template:
+                    self._add_pool(spec, self._store.next_epoch())
+        return self._apps[app_id]
+
+    def _version(self, app_name: str, version: int) -> AppSpec:
+        known = self._store.versions(app_name)
+        if not known.get(version):
+            kept = ", ".join(str(number) for number, record in known.items() if record)
+            raise NotFoundError(f"app {app_name} has no version {version}", f"the versions kept are {kept}")
+        app: AppSpec = decode(known[version])
+        return app
+
+    async def rollback(self, app_name: str, version: int | None, token: str) -> int:
+        """Deploy an earlier version again, by default the one before the current; the number that it gets.
+
+        Raises:
+            NotFoundError: There is no such version, or its code is not kept any more.
+        """
+        current = self._deployed(app_name)
+        if version is None:
+            kept = [number for number, record in self._store.versions(app_name).items() if record]
+            earlier = [number for number in kept if number < current.version]
+            if not earlier:
+                raise NotFoundError(f"app {app_name} has no version before {current.version}", "deploy it")
+            version = earlier[-1]
+        old = replace(self._version(app_name, version), rolled_back_to=version)
+        return await self.deploy(encode(old), token, False)
+
+    async def deployments(self, app_name: str | None) -> list[Deployment]:
+        """The current version of every deployed app by name, or all versions of one, the newest first."""
+        if app_name is None:
+            return [_deployment(app, app.version) for app in self._apps.values() if app.version]
+        current = self._deployed(app_name)
+        records = self._store.versions(app_name)
+        apps = [decode(record) for record in records.values() if record]
+        return [_deployment(app, current.version) for app in reversed(apps)]
+
+    async def stop_app(self, app_name: str) -> None:
+        """End a deployed app.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        if app_name not in self._apps and app_name in self._deploying:
+            self._stops[app_name] = self._stops.get(app_name, 0) + 1
+            return
+        app = self._deployed(app_name)
+        self._stops[app_name] = self._stops.get(app_name, 0) + 1
+        for app_id in [i for i in self._apps if i.startswith(f"{app.name}@")]:
+            await self.close_app(app_id)
+        await self.close_app(app.app_id)
 
     async def close_app(self, app_id: str) -> None:
         """End an app with everything that it started; returns when its containers are being killed."""
         app = self._apps.pop(app_id, None)
         if app is None:
             return
+        if app.version or "@" in app_id:  # Its pools may come again, and their containers be named anew.
+            for pool_id, host in self._pools.items():
+                if host.spec.app_id == app_id:
+                    self._save_first_container(pool_id, host.pool.next_container)
         mine = [pool_id for pool_id, host in self._pools.items() if host.spec.app_id == app_id]
         hosts = [self._pools.pop(pool_id) for pool_id in mine]
         for host in hosts:
@@ -128,6 +346,7 @@ class Controller:
             self._specs.pop(spec.pool_id, None)
         for pool_id in [*mine, *(spec.pool_id for spec in app.pools)]:
             self._variants.pop(pool_id, None)
+            self._variant_specs.pop(pool_id, None)
             self._overridden.pop(pool_id, None)
             self._forget_users(pool_id)
         self._store.delete_app(app_id)
@@ -252,8 +471,18 @@ class Controller:
         if pool_id not in self._overridden:
             host.close()
             del self._pools[pool_id], self._variants[pool_id]
+            self._variant_specs.pop(pool_id, None)
             self._forget_users(pool_id)
             self._store.delete_variants(pool_id)
+
+    async def _keep_all_packages(self) -> None:
+        while True:
+            deployed = [app for app in self._apps.values() if app.opener is None]
+            try:
+                self._keep_packages(spec for app in deployed for spec in app.pools)
+            except Exception:
+                logger.exception("packages may be lost")
+            await asyncio.sleep(KEEP_PACKAGES_EVERY_S)
 
     async def _watch_lives(self) -> None:
         """Ask Ray whether the silent and the openers of apps live (protocol rule 5)."""
@@ -295,24 +524,28 @@ class Controller:
         overrides = self._store.overrides()
         self._overridden.update(dict.fromkeys(overrides))
         found = _containers_in_ray()
-        variants: dict[str, list[PoolSpec]] = {}
+        variants: dict[str, list[VariantSpec]] = {}
         for data in self._store.variants().values():
-            spec: PoolSpec = decode(data)
-            variants.setdefault(spec.app_id, []).append(spec)
-            self._variants[spec.pool_id] = time.monotonic()
+            variant: VariantSpec = decode(data)
+            variants.setdefault(variant.app_id, []).append(variant)
         for app_id, data in self._store.apps().items():
             app: AppSpec = decode(data)
             self._apps[app_id] = app
             self._specs.update((spec.pool_id, spec) for spec in app.pools)
-            for spec in (*app.pools, *variants.get(app_id, ())):
+            specs = list(app.pools)
+            for variant in variants.get(app_id, ()):
+                if variant.base_pool_id in self._specs:
+                    self._variants[variant.pool_id] = time.monotonic()
+                    self._variant_specs[variant.pool_id] = variant
+                    specs.append(self._of_variant(variant))
+            for spec in specs:
                 if spec.is_template:
                     continue
                 mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
                 settings = overrides.get(spec.pool_id)
-                self._pools[spec.pool_id] = PoolHost(
+                self._add_pool(
                     spec,
                     self._epoch,
-                    self._launcher,
                     settings=None if settings is None else AutoscalerSettings.model_validate_json(settings),
                     found=mine,
                     expected=self._users.get(spec.pool_id, ()),
@@ -352,6 +585,22 @@ def _names() -> Iterable[str]:
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["namespace"] == NAMESPACE and actor["name"].startswith(ACTOR_PREFIX):
             yield actor["name"]
+
+
+def _deployment(app: AppSpec, current: int) -> Deployment:
+    names = tuple(spec.function_name for spec in app.pools)
+    return Deployment(
+        app.name, app.version, app.deployed_at, names, app.version == current, app.rolled_back_to
+    )
+
+
+def _similar(name: str, known: Iterable[str], introduction: str) -> str:
+    """A hint: what is close to the name, or else all that there is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"{introduction} {', '.join(names[:10])}" if names else "deploy it with `flexray deploy FILE`"
 
 
 def _not_running(pool_id: str) -> Exception:

@@ -105,13 +105,12 @@ class PoolClient:
         self._lock = threading.Lock()
         self._dispatch = Dispatch(
             dispatcher.process,
-            retries=config.retries,
-            at_most_once=config.at_most_once,
-            single_use=config.single_use_containers,
-            slots=config.slots,
             spawned=spawned,
             home=home_pool(),
+            **_dispatch_options(config),
         )
+        self._version = 1
+        """Of the function, as far as it is known: 1 is also that of one that was not deployed."""
         self._ids = itertools.count(1)
         self._inputs: dict[int, tuple[Prepared, Sink]] = {}
         self._handles: dict[str, Any] = {}
@@ -264,6 +263,11 @@ class PoolClient:
         """There is no controller, or none that understands this process."""
         self.close(reason)
         self._dispatcher.forget(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """The pool has ended, and nothing here can run any more."""
+        return self._gone is not None
 
     def _is_gone(self) -> bool:
         """A method, for it changes meanwhile, which a type checker believes of no attribute."""
@@ -470,8 +474,21 @@ class PoolClient:
             data, handles = result if isinstance(result, tuple) else (result, {})
             reply: Reply = decode(data)
             self._take(ReplyReceived(reply, report.number), handles)
+            if reply.version != self._version:
+                self._take_version(reply.version)
             if reply.notice is not None and home_pool() is None:
                 self._tell(reply.notice)
+
+    def _take_version(self, version: int) -> None:
+        """Another version of the function was deployed, perhaps with other options."""
+        self._version = version
+
+        def take(config: Any) -> None:
+            if isinstance(config, FunctionConfig):
+                with self._lock:
+                    self._dispatch.configure(**_dispatch_options(config))
+
+        self._dispatcher.follow(self._dispatcher.controller.pool_config.remote(self.pool_id), take)
 
     def _tell(self, notice: str) -> None:
         """A call has no bar to say why it waits: the log does, once a minute, for the reason may vanish."""
@@ -516,6 +533,15 @@ class PoolClient:
     def _relay(self, lines: list[tuple[output.Stream, str]]) -> None:
         for stream, text in lines:
             output.relay(self._name, text, stream)
+
+
+def _dispatch_options(config: FunctionConfig) -> dict[str, Any]:
+    return {
+        "retries": config.retries,
+        "at_most_once": config.at_most_once,
+        "single_use": config.single_use_containers,
+        "slots": config.slots,
+    }
 
 
 def laid_out(prepared: Sequence[Prepared | None]) -> tuple[list[Any], list[Any]]:

@@ -28,6 +28,7 @@ from flexray.core.events import (
     LeaseReleased,
     NoticeChanged,
     PoolEvent,
+    Redeployed,
     ReleaseLease,
     Reply,
     Report,
@@ -66,6 +67,7 @@ class PoolHost:
         settings: AutoscalerSettings | None = None,
         found: dict[str, Handle] | None = None,
         expected: Iterable[str] = (),
+        first_container: int = 1,
     ) -> None:
         self.spec = spec
         self.closed = False
@@ -87,6 +89,9 @@ class PoolHost:
             target_slots=spec.config.target_slots,
             single_use=spec.config.single_use_containers,
             startup_timeout_s=spec.config.startup_timeout,
+            version=spec.version,
+            first_container=first_container,
+            outdated_below=first_container,
             found=tuple(self._handles),
             expected_dispatchers=tuple(expected),
         )
@@ -130,6 +135,23 @@ class PoolHost:
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         self.handle(SettingsChanged(settings))
+
+    def redeploy(self, spec: PoolSpec, *, recreate: bool = False) -> None:
+        """Another version of the function: its containers take the place of those that are there."""
+        self.spec, self._spec_data = spec, encode(spec)
+        config = spec.config
+        self.handle(
+            Redeployed(
+                spec.version,
+                config.autoscaler,
+                config.limits,
+                config.slots,
+                config.target_slots,
+                config.single_use_containers,
+                config.startup_timeout,
+                recreate=recreate,
+            )
+        )
 
     def close(self) -> None:
         """End every container, busy or not, and release every parked report."""
@@ -206,7 +228,7 @@ class PoolHost:
                 self.handle(ContainerPlaced(container_id))
                 answer: LoadAnswer = await handle.load.remote()
                 if answer.ready:
-                    self.handle(ContainerReady(container_id, answer.busy))
+                    self.handle(ContainerReady(container_id, answer.busy, answer.slots))
                 else:
                     failure = self._failure(answer.reason, answer.remote_traceback)
                     self.handle(StartFailed(container_id, failure, permanent=answer.permanent))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -30,7 +30,17 @@ from flexray.runtime.farewell import before_shutdown
 from flexray.runtime.head import connection, head_actor
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
-from flexray.runtime.wire import CALL_QUEUE_NAME, NAMESPACE, Added, AppSpec, PoolSpec, decode, encode
+from flexray.runtime.wire import (
+    CALL_QUEUE_NAME,
+    NAMESPACE,
+    Added,
+    AppSpec,
+    Deployment,
+    Found,
+    PoolSpec,
+    VariantSpec,
+    encode,
+)
 from flexray.serialization import register_reference_type
 
 RESTART_TIMEOUT_S = 30.0
@@ -82,6 +92,40 @@ class Session:
         app = AppSpec(app_id, name, None if detach else self.process, tuple(pools))
         self._ask("open_app", encode(app))
 
+    def deploy(
+        self,
+        name: str,
+        functions: Sequence[FunctionSource],
+        environment: Mapping[str, Any],
+        *,
+        recreate: bool,
+    ) -> int:
+        """Make this the current version of the app of that name; see `Backend`."""
+        pools = [self._pool_spec(name, function, environment) for function in functions]
+        app = AppSpec(name, name, None, tuple(pools))
+        version: int = self._ask("deploy", encode(app), secrets.token_hex(8), recreate)
+        return version
+
+    def find(self, app_name: str, function: str, version: int | None) -> Found:
+        """What a deployed app has under that name."""
+        found: Found = self._ask("find", app_name, function, version)
+        return found
+
+    def rollback(self, app_name: str, version: int | None) -> int:
+        """Deploy an earlier version again."""
+        number: int = self._ask("rollback", app_name, version, secrets.token_hex(8))
+        return number
+
+    def deployments(self, app_name: str | None = None) -> list[Deployment]:
+        """The deployed apps, or the versions of one."""
+        known: list[Deployment] = self._ask("deployments", app_name)
+        return known
+
+    def stop_app(self, app_name: str) -> None:
+        """End a deployed app."""
+        self.dispatcher.close_app(app_name)
+        self._ask("stop_app", app_name)
+
     def close_app(self, app_id: str) -> None:
         """End an app with everything that it started."""
         self.dispatcher.close_app(app_id)  # First, or the controller's word that it is gone comes before.
@@ -96,19 +140,17 @@ class Session:
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a pool with the code of another, and with options and parameters of its own; again is fine."""
-        base: PoolSpec = decode(self._ask("pool_spec", base_pool_id))
-        layer = shipping.uploaded(config.runtime_env) if config.runtime_env else {}
-        environment = shipping.merged_runtime_env(base.runtime_env, {}, layer)
-        config = config.model_copy(update={"env": {**base.config.env, **config.env}})
-        spec = replace(
-            base,
-            pool_id=pool_id,
-            config=config,
-            runtime_env=environment,
-            parameters=None if parameters is None else dict(parameters),
-            is_template=False,
+        base: FunctionConfig = self._ask("pool_config", base_pool_id)
+        config = config.model_copy(update={"env": {**base.env, **config.env}})
+        data = encode(
+            VariantSpec(
+                pool_id,
+                base_pool_id,
+                {name: value for name, value in config if value != getattr(base, name)},
+                shipping.uploaded(config.runtime_env) if config.runtime_env else {},
+                None if parameters is None else dict(parameters),
+            )
         )
-        data = encode(spec)
         self._ask("open_pool", data)
         self.client(pool_id, config).spec_data = data  # Idle ones are forgotten, and opened again.
 
@@ -234,6 +276,7 @@ class Session:
             parameters=function.parameters,
             is_template=function.is_template,
             has_exit=function.has_exit,
+            interface=function.interface,
         )
 
 

@@ -29,6 +29,8 @@ PYTHON_PROVIDERS = ("pip", "uv", "conda", "container", "image_uri")
 PIN_SECONDS = "RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S"
 """Ray's variable for how long it keeps a package that is not used yet."""
 
+KEPT_S = 86400
+
 UNPACKED = "runtime_resources"
 """The folder in which Ray unpacks packages on a node. What is in it travels as a package, not as a path."""
 
@@ -102,6 +104,19 @@ def _unpinned_by_clients() -> Iterator[None]:
     finally:
         if not set_before:
             os.environ.pop(PIN_SECONDS, None)
+
+
+def packages_of(runtime_env: Mapping[str, Any]) -> list[str]:
+    """The packages in the cluster that it names."""
+    folders = [runtime_env.get("working_dir"), *(runtime_env.get("py_modules") or ())]
+    return [folder for folder in folders if isinstance(folder, str) and folder.startswith("gcs://")]
+
+
+def keep_package(uri: str) -> None:
+    """Have Ray keep the package for a day, whether or not anything uses it; clients of Ray cannot."""
+    from ray._private.runtime_env.packaging import pin_runtime_env_uri  # noqa: PLC0415  # Not public.
+
+    pin_runtime_env_uri(uri, expiration_s=KEPT_S)
 
 
 def import_paths() -> list[str]:

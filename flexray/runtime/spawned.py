@@ -117,11 +117,6 @@ class SpawnedPool(PoolClient):
         """Inputs that containers have, running or not."""
         return [*self._dispatch.sent, *self._recovery]
 
-    @property
-    def is_gone(self) -> bool:
-        """Its app has ended."""
-        return self._gone is not None
-
     def expect(self, count: int) -> None:
         """So many inputs are being written; on any thread. `added` follows, or the same with less than 0."""
         with self._unplaced_lock:

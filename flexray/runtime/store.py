@@ -20,6 +20,13 @@ CREATE TABLE overrides (pool_id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOU
 CREATE TABLE cursors (schedule_id TEXT PRIMARY KEY, fired_at REAL NOT NULL) WITHOUT ROWID;
 """,
     "CREATE TABLE variants (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;",
+    """
+CREATE TABLE versions (
+    app TEXT NOT NULL, version INTEGER NOT NULL, token TEXT NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (app, version)
+) WITHOUT ROWID;
+CREATE TABLE first_containers (pool_id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+""",
 )
 """What makes each version of the schema from the one before it."""
 
@@ -47,6 +54,50 @@ class Store(Database):
     def apps(self) -> dict[str, bytes]:
         """App id to record, by id."""
         return dict(self._run("SELECT id, record FROM apps ORDER BY id"))
+
+    # Versions of deployed apps.
+
+    def save_version(self, app: str, version: int, token: str, record: bytes) -> None:
+        """Keep a version; `token` is of whoever deploys, who may ask twice."""
+        self._run("INSERT INTO versions VALUES (?, ?, ?, ?)", app, version, token, record)
+
+    def version_by_token(self, app: str, token: str) -> int | None:
+        """The version that this token has deployed."""
+        rows = self._run("SELECT version FROM versions WHERE app = ? AND token = ?", app, token)
+        return int(rows[0][0]) if rows else None
+
+    def newest_version(self, app: str) -> int:
+        """0 where there is none; numbers are never used again, not even after the app was stopped."""
+        rows = self._run("SELECT max(version) FROM versions WHERE app = ?", app)
+        return int(rows[0][0] or 0)
+
+    def versions(self, app: str) -> dict[int, bytes]:
+        """Version to record, the oldest first; the record is empty where the code is not kept any more."""
+        rows = self._run("SELECT version, record FROM versions WHERE app = ? ORDER BY version", app)
+        return dict(rows)
+
+    def drop_old_code(self, app: str, keep: int) -> None:
+        """Of versions before the newest so many, only the number is kept."""
+        self._run(
+            "UPDATE versions SET record = x'' WHERE app = ?1 AND version <= "
+            "(SELECT max(version) FROM versions WHERE app = ?1) - ?2",
+            app,
+            keep,
+        )
+
+    def save_first_container(self, pool_id: str, number: int) -> None:
+        """Containers of the pool with lower numbers run an earlier version."""
+        self._run("INSERT OR REPLACE INTO first_containers VALUES (?, ?)", pool_id, number)
+
+    def first_containers(self) -> dict[str, int]:
+        """Pool id to that number."""
+        return dict(self._run("SELECT pool_id, number FROM first_containers ORDER BY pool_id"))
+
+    def delete_first_containers(self, prefix: str) -> None:
+        """Forget those of all pools whose id starts with `prefix`; end it as ids do ("app/")."""
+        self._run("DELETE FROM first_containers WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
+
+    # Pools that were added.
 
     def save_variant(self, pool_id: str, record: bytes) -> None:
         """Keep the record of a pool that was added to an app while it runs."""

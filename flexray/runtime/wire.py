@@ -10,7 +10,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from flexray.config import FunctionConfig
+from flexray.config import FunctionConfig, Interface
 from flexray.output import Stream
 from flexray.serialization import Packed, Parts
 
@@ -119,6 +119,48 @@ class PoolSpec:
     is_template: bool = False
     """Pools are made of it, and it has none itself."""
     has_exit: bool = False
+    interface: Interface | None = None
+    """Of a class; None for a function."""
+    version: int = 1
+    """Of the app that was deployed."""
+
+
+@dataclass(frozen=True)
+class VariantSpec:
+    """A pool with the code of another, whatever version of it is deployed, and options of its own."""
+
+    pool_id: str
+    base_pool_id: str
+    changes: dict[str, Any]
+    """Fields of the base's config that have other values."""
+    runtime_env: dict[str, Any] = field(default_factory=dict)
+    """Laid over the base's."""
+    parameters: dict[str, Any] | None = None
+
+    @property
+    def app_id(self) -> str:
+        return self.base_pool_id.partition("/")[0]
+
+
+class Found(NamedTuple):
+    """What a look-up by name found."""
+
+    app_id: str
+    config: FunctionConfig
+    interface: Interface | None
+
+
+class Deployment(NamedTuple):
+    """One version of a deployed app."""
+
+    name: str
+    version: int
+    deployed_at: float
+    """Seconds since the epoch of Unix."""
+    functions: tuple[str, ...]
+    is_current: bool
+    rolled_back_to: int | None = None
+    """The version of which this is a repetition."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +172,10 @@ class AppSpec:
     opener: str | None
     """The process that opened an ephemeral app; None: it does not end by itself."""
     pools: tuple[PoolSpec, ...]
+    version: int = 0
+    """Of a deployed app, from 1; 0: it is not deployed."""
+    deployed_at: float = 0.0
+    rolled_back_to: int | None = None
 
 
 class LoadAnswer(NamedTuple):
@@ -140,6 +186,7 @@ class LoadAnswer(NamedTuple):
     reason: str = ""
     remote_traceback: str | None = None
     permanent: bool = False
+    slots: int = 1
 
 
 def encode(message: Any) -> bytes:

@@ -112,7 +112,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(ExecutionError, match="newer FlexRay: schema 99, known here 2") as caught:
+        with pytest.raises(ExecutionError, match="newer FlexRay: schema 99, known here 3") as caught:
             Store(path)
     assert "hint: upgrade FlexRay" in str(caught.value)
     assert path.read_bytes() == before
