@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flexray.cli import call, run
+from flexray.cli import call, deployed, run
 from flexray.cli.options import UsageError, sentence_of
 from flexray.cli.reporting import report
 from flexray.errors import InvalidError
@@ -71,4 +71,6 @@ def flexray(
 
 
 app.command(context_settings=run.CONTEXT_SETTINGS)(run.run)
+app.command()(deployed.deploy)
+app.add_typer(deployed.app, name="app")
 app.add_typer(call.app, name="call")

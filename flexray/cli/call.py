@@ -6,7 +6,6 @@ One rule: it asks a cluster that is there, and never starts one.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ import typer
 
 from flexray import backend
 from flexray.call import FunctionCall
+from flexray.cli.printing import AsJson, ago, say, say_json, table
 from flexray.errors import ExecutionError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Spawned calls of this cluster.", no_args_is_help=True, rich_markup_mode=None)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 CallId = Annotated[str, typer.Argument(metavar="ID", help="As `flexray call list` shows it.")]
 
 
@@ -63,27 +62,18 @@ def cancel_call(
 def _list(limit: int, as_json: bool) -> None:
     calls: Sequence[CallInfo] = backend.connect(join=True).ask_queue("newest", limit)
     if as_json:
-        _print(json.dumps([_row(call) for call in calls], indent=2))
+        say_json([_row(call) for call in calls])
         return
     if not calls:
-        _print("No calls yet: f.spawn(...) makes one.")
+        say("No calls yet: f.spawn(...) makes one.")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("call", "function", "app"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("inputs", justify="right")
-    table.add_column("over", justify="right")
-    for name in ("state", "spawned"):
-        table.add_column(name, no_wrap=True)
+    rows = []
     for call in calls:
         row = _row(call)
         counts = f"{call.added:,}", f"{call.done:,}"
-        ago = f"{_duration(time.time() - call.created_at)} ago"
-        table.add_row(call.call_id, call.function, row["app"], *counts, row["state"], ago)
-    Console(soft_wrap=True).print(table)
+        rows.append((call.call_id, call.function, row["app"], *counts, row["state"], ago(call.created_at)))
+    columns = ("call", "function", "app", "inputs", "over", "state", "spawned")
+    table(columns, rows, right=("inputs", "over"))
 
 
 def _get(call: FunctionCall[Any], index: int, timeout: float | None, as_json: bool) -> None:
@@ -95,11 +85,11 @@ def _get(call: FunctionCall[Any], index: int, timeout: float | None, as_json: bo
     if as_json:
         told = {"call": call.object_id, "index": index, "result": result}
         try:
-            _print(json.dumps(told, default=repr))
+            say(json.dumps(told, default=repr))
         except (TypeError, ValueError):  # Keys that are no text, or a circle.
-            _print(json.dumps({**told, "result": repr(result)}))
+            say(json.dumps({**told, "result": repr(result)}))
     elif result is not None:
-        _print(result)
+        say(result)
 
 
 def _cancel(call: FunctionCall[Any], terminate_containers: bool, as_json: bool) -> None:
@@ -107,9 +97,9 @@ def _cancel(call: FunctionCall[Any], terminate_containers: bool, as_json: bool) 
     call.cancel(terminate_containers=terminate_containers)
     count = before.added - before.done
     if as_json:
-        _print(json.dumps({"call": call.object_id, "cancelled": count}))
+        say(json.dumps({"call": call.object_id, "cancelled": count}))
     else:
-        _print(f"{count:,} of {before.added:,} inputs were not over and are cancelled")
+        say(f"{count:,} of {before.added:,} inputs were not over and are cancelled")
 
 
 def _row(call: CallInfo) -> dict[str, Any]:
@@ -128,14 +118,3 @@ def _state(call: CallInfo) -> str:
     if call.over_at is not None:
         return "over"
     return "open" if call.size is not None else "adding"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _print(what: Any) -> None:
-    print(what, flush=True)  # noqa: T201  # It is what was asked for.

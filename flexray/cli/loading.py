@@ -129,6 +129,26 @@ def find_target(module: ModuleType, name: str | None, source: str) -> Target:
     return found[0][1]
 
 
+def find_app(module: ModuleType, variable: str | None, source: str) -> App:
+    """The app in that variable of the module, or its only one.
+
+    Raises:
+        InvalidError: There is no app, none of that name, or no single one.
+    """
+    apps = _apps_of(module)
+    if not apps:
+        hint = "make one at module level, as in app = flexray.App(...)"
+        raise InvalidError(f"{source} has no flexray.App", hint)
+    if variable is None and len(apps) > 1:
+        hint = _hint_to_name(source, apps)
+        raise InvalidError(f"{source} has several apps: {', '.join(apps)}", hint)
+    if variable is None:
+        return next(iter(apps.values()))
+    if variable not in apps:
+        raise InvalidError(f"{source} has no app {variable!r:.70}", f"it has {', '.join(apps)}")
+    return apps[variable]
+
+
 def _choose_target(apps: dict[str, App], source: str) -> Target:
     entrypoints = _named_targets(apps, entrypoints=True)
     functions = _named_targets(apps, entrypoints=False)

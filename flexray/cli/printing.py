@@ -1,0 +1,49 @@
+"""How commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+UNBOUNDED = 10_000
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def say(text: object) -> None:
+    """Print a line of the command's own."""
+    print(text, flush=True)  # noqa: T201  # It is what was asked for.
+
+
+def say_json(value: Any) -> None:
+    """Print it for programs."""
+    say(json.dumps(value, indent=2))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
+    """Print rows below the names of their columns, those in `right` as numbers are."""
+    from rich.console import Console  # Only tables need rich.
+    from rich.table import Table
+
+    printed = Table(box=None, pad_edge=False)
+    for name in columns:
+        printed.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    for row in rows:
+        printed.add_row(*[str(cell) for cell in row])
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = UNBOUNDED  # Nothing is cut off where nobody's window is the reason.
+    console.print(printed)
+
+
+def ago(at: float) -> str:
+    """How long ago that time was, in seconds since the epoch of Unix: "5 min ago"."""
+    seconds = time.time() - at
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,105 @@
+"""`flexray deploy` and `flexray app` on a cluster that runs."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import flexray
+from flexray import cli
+from tests.integration.conftest import Cluster
+from tests.waiting import wait_until
+
+Run = Callable[..., tuple[int, str, str]]
+
+SHOP = """
+import flexray
+
+app = flexray.App({name!r})
+
+@app.function(cpu=0)
+def price(x):
+    return {version}, 2 * x
+"""
+
+
+@pytest.fixture
+def run(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_words(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run_words
+
+
+@pytest.fixture
+def name(run: Run) -> Iterator[str]:
+    name = f"shell-{secrets.token_hex(4)}"
+    yield name
+    run("app", "stop", name)
+
+
+@pytest.fixture
+def file(tmp_path: Path, name: str) -> Callable[[int], Path]:
+    def write(version: int) -> Path:
+        file = tmp_path / f"shop_{secrets.token_hex(4)}.py"
+        file.write_text(SHOP.format(name=name, version=version))
+        return file
+
+    return write
+
+
+def test_an_app_is_deployed_shown_rolled_back_and_stopped(
+    run: Run, name: str, file: Callable[[int], Path]
+) -> None:
+    assert run("deploy", file(1))[:2] == (0, f"{name} is deployed as version 1: price\n")
+    price = flexray.Function.from_name(name, "price")
+    assert price.remote(1) == (1, 2)
+    code, printed, _ = run("deploy", file(2), "--strategy", "recreate", "--json")
+    assert (code, json.loads(printed)) == (0, {"app": name, "version": 2, "functions": ["price"]})
+    wait_until(lambda: price.remote(1) == (2, 2))
+    (row,) = [row for row in json.loads(run("app", "list", "--json")[1]) if row["app"] == name]
+    assert (row["version"], row["current"], row["functions"]) == (2, True, ["price"])
+    assert name in run("app", "list")[1]
+    assert run("app", "rollback", name)[1] == f"{name} is at version 3, which is version 1 again\n"
+    wait_until(lambda: price.remote(1) == (1, 2))
+    history = run("app", "history", name)[1].splitlines()
+    assert [line.split()[0] for line in history[1:]] == ["3", "2", "1"]
+    assert ["current" in line for line in history[1:]] == [True, False, False]
+    assert "current (again 1)" in history[1]
+    assert run("app", "stop", name)[1] == f"{name} is stopped\n"
+    code, _, told = run("app", "history", name)
+    assert code != 0
+    assert f"no app '{name}' is deployed" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("app", "stop", "nobody"), "no app 'nobody' is deployed"),
+        (("app", "rollback", "nobody"), "no app 'nobody' is deployed"),
+        (("app", "rollback", "nobody", "x"), "Invalid value for 'VERSION'"),
+        (("deploy", "no_such_file.py"), "there is no file no_such_file.py"),
+        (("deploy",), "Missing argument 'FILE'"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(run: Run, words: tuple[str, ...], told: str) -> None:
+    code, printed, error = run(*words)
+    assert (code != 0, printed) == (True, "")
+    assert told in error
+    assert "hint:" in error
+    assert "Traceback" not in error
+
+
+def test_a_file_that_cannot_be_deployed_is_told(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / f"shop_{secrets.token_hex(4)}.py"
+    file.write_text("import flexray\none = flexray.App('one')\ntwo = flexray.App('two')\n")
+    assert "has several apps: one, two" in run("deploy", file)[2]
+    assert "has no app 'three'" in run("deploy", f"{file}::three")[2]
+    assert "app one has no functions" in run("deploy", f"{file}::one")[2]
