@@ -84,6 +84,7 @@ def _deploy(text: str, name: str | None, strategy: Strategy, as_module: bool, as
     source, variable = split_target(text)
     module = load_module(source) if as_module else load_file(source)
     found: App = find_app(module, variable, source)
+    backend.connect(join=True)  # A Ray of this command's own would end with it, and the app with that.
     found.deploy(name, strategy=strategy.value)
     deployed = name or found.name
     if as_json:

@@ -78,7 +78,7 @@ class PoolConfig:
     version: int = 1
     """Of the function."""
     first_container: int = 1
-    """Number of the first container, above those of an earlier epoch."""
+    """Number of the first container, above all that were ever used: callers remember dead ones by name."""
     outdated_below: int = 0
     """Found containers with lower numbers run an earlier version."""
     found: tuple[str, ...] = ()

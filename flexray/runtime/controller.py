@@ -52,6 +52,7 @@ CALLS_MAX = 1_000_000
 """Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
+NUMBERS_KEPT = 100
 VERSIONS_KEPT = 10
 """Versions of an app whose code is kept, for rollbacks."""
 WATCH_S = 600.0
@@ -67,7 +68,7 @@ class Controller:
     def __init__(self) -> None:
         self._store = Store(state_file(cluster_id(), "controller"))
         self._epoch = self._store.next_epoch()
-        self._launcher = Launcher()
+        self._launcher = Launcher(self._use_number)
         self._apps: dict[str, AppSpec] = {}
         self._pools: dict[str, PoolHost] = {}
         self._users: dict[str, dict[str, None]] = {}
@@ -82,6 +83,7 @@ class Controller:
         self._variant_specs: dict[str, VariantSpec] = {}
         self._first_containers = self._store.first_containers()
         """Of pools of deployed apps, the number of the first container of the current version."""
+        self._used_numbers = self._store.used_numbers()
         self._deploying: dict[str, asyncio.Lock] = {}
         self._stops: dict[str, int] = {}
         """How often each app was stopped, for a deploy that is under way."""
@@ -108,7 +110,7 @@ class Controller:
         self._specs.update((spec.pool_id, spec) for spec in app.pools)
         for spec in app.pools:
             if not spec.is_template:
-                self._pools[spec.pool_id] = PoolHost(spec, self._epoch, self._launcher)
+                self._add_pool(spec, self._epoch)
 
     async def open_pool(self, data: bytes) -> None:
         """Add a pool to an app that runs: other options, or parameters of a class. Again is fine."""
@@ -139,8 +141,17 @@ class Controller:
         )
 
     def _add_pool(self, spec: PoolSpec, epoch: int, **recovered: Any) -> None:
-        first = self._first_containers.get(spec.pool_id, 1)
-        self._pools[spec.pool_id] = PoolHost(spec, epoch, self._launcher, first_container=first, **recovered)
+        numbers = self._used_numbers.get(spec.pool_id, 0) + 1, self._first_containers.get(spec.pool_id, 0)
+        self._pools[spec.pool_id] = PoolHost(spec, epoch, self._launcher, numbers=numbers, **recovered)
+
+    def _use_number(self, pool_id: str, number: int) -> None:
+        """A container gets this number, and no other of the pool ever: callers remember dead ones by name.
+
+        They are kept by the hundred, so that few starts wait for the disk.
+        """
+        if number > self._used_numbers.get(pool_id, 0):
+            self._used_numbers[pool_id] = number + NUMBERS_KEPT - 1
+            self._store.save_used_number(pool_id, number + NUMBERS_KEPT - 1)
 
     async def pool_config(self, pool_id: str) -> FunctionConfig:
         """The options of a pool as they are now."""
@@ -330,10 +341,6 @@ class Controller:
         app = self._apps.pop(app_id, None)
         if app is None:
             return
-        if app.version or "@" in app_id:  # Its pools may come again, and their containers be named anew.
-            for pool_id, host in self._pools.items():
-                if host.spec.app_id == app_id:
-                    self._save_first_container(pool_id, host.pool.next_container)
         mine = [pool_id for pool_id, host in self._pools.items() if host.spec.app_id == app_id]
         hosts = [self._pools.pop(pool_id) for pool_id in mine]
         for host in hosts:
@@ -350,6 +357,10 @@ class Controller:
             self._overridden.pop(pool_id, None)
             self._forget_users(pool_id)
         self._store.delete_app(app_id)
+        if app.opener is not None:  # A deployed one may come again, under the same name.
+            self._store.delete_numbers(f"{app_id}/")
+            for pool_id in [i for i in self._used_numbers if i.startswith(f"{app_id}/")]:
+                del self._used_numbers[pool_id]
         self._store.delete_variants(f"{app_id}/")
         self._store.delete_overrides(f"{app_id}/")
 

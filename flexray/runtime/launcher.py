@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +25,9 @@ Handle = Any
 class Launcher:
     """Starts containers one after another, off the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, use_number: Callable[[str, int], None]) -> None:
+        self.use_number = use_number
+        """Called with a pool and the number of a container of it, before that is started."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
         self._thread.submit(_export)
 

@@ -67,7 +67,7 @@ class PoolHost:
         settings: AutoscalerSettings | None = None,
         found: dict[str, Handle] | None = None,
         expected: Iterable[str] = (),
-        first_container: int = 1,
+        numbers: tuple[int, int] = (1, 0),
     ) -> None:
         self.spec = spec
         self.closed = False
@@ -90,8 +90,8 @@ class PoolHost:
             single_use=spec.config.single_use_containers,
             startup_timeout_s=spec.config.startup_timeout,
             version=spec.version,
-            first_container=first_container,
-            outdated_below=first_container,
+            first_container=numbers[0],
+            outdated_below=numbers[1],
             found=tuple(self._handles),
             expected_dispatchers=tuple(expected),
         )
@@ -111,6 +111,7 @@ class PoolHost:
                 case AnswerReport(dispatcher_id, report_number, reply):
                     self._answer(dispatcher_id, report_number, reply)
                 case StartContainer(container_id):
+                    self._launcher.use_number(self.spec.pool_id, int(container_id.rpartition("#")[2]))
                     self._run(self._start(container_id))
                 case StopContainer(container_id, placed):
                     self._run(self._stop(container_id, placed=placed))

@@ -26,6 +26,7 @@ CREATE TABLE versions (
     PRIMARY KEY (app, version)
 ) WITHOUT ROWID;
 CREATE TABLE first_containers (pool_id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE used_numbers (pool_id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 """,
 )
 """What makes each version of the schema from the one before it."""
@@ -93,9 +94,18 @@ class Store(Database):
         """Pool id to that number."""
         return dict(self._run("SELECT pool_id, number FROM first_containers ORDER BY pool_id"))
 
-    def delete_first_containers(self, prefix: str) -> None:
-        """Forget those of all pools whose id starts with `prefix`; end it as ids do ("app/")."""
+    def save_used_number(self, pool_id: str, number: int) -> None:
+        """Containers of the pool may have had any number up to this one."""
+        self._run("INSERT OR REPLACE INTO used_numbers VALUES (?, ?)", pool_id, number)
+
+    def used_numbers(self) -> dict[str, int]:
+        """Pool id to that number."""
+        return dict(self._run("SELECT pool_id, number FROM used_numbers ORDER BY pool_id"))
+
+    def delete_numbers(self, prefix: str) -> None:
+        """Forget all numbers of pools whose id starts with `prefix`; end it as ids do ("app/")."""
         self._run("DELETE FROM first_containers WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
+        self._run("DELETE FROM used_numbers WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
 
     # Pools that were added.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import ray
@@ -13,6 +14,7 @@ from tests.fault.actors import CONTROLLER, Actors, kill
 from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
 from tests.integration.conftest import NAMESPACE, Cluster
+from tests.integration.gates import in_background
 from tests.waiting import wait_until
 
 DRIVER = """
@@ -40,6 +42,24 @@ def make_app(
             return x, os.getpid()
 
     return app, work
+
+
+def test_no_container_is_named_like_one_that_died_before_the_controller(actors: Actors, runs: Runs) -> None:
+    app, work = make_app("names", runs, lasting_s=3.0)
+    with app.run():
+        outputs = in_background(lambda: list(work.map(range(3))))
+        wait_until(lambda: len(runs.all()) == 3, timeout_s=20)
+        before = actors.containers("names")
+        controller = actors.controller
+        os.kill(controller, signal.SIGSTOP)  # Or it would replace them before it dies.
+        for process in before.values():
+            kill(process)
+        wait_until(lambda: not actors.containers("names"), timeout_s=20)
+        kill(controller)
+        # It hung once: callers use no container of whose death they know.
+        assert [x for x, _ in outputs.result(30)] == [0, 1, 2]
+        assert actors.wait_for_restart(controller) != controller
+        assert not set(actors.containers("names")) & set(before)
 
 
 def test_a_map_goes_on_and_its_containers_are_adopted(actors: Actors, runs: Runs) -> None:
