@@ -34,6 +34,7 @@ from flexray.errors import (
     SerializationError,
 )
 from flexray.function import Function
+from flexray.schedule import Cron, Period
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "App",
     "Cls",
     "ContainerStartError",
+    "Cron",
     "DeserializationError",
     "Error",
     "ExecutionError",
@@ -54,6 +56,7 @@ __all__ = [
     "Limits",
     "NotFoundError",
     "OutputExpiredError",
+    "Period",
     "ResourceExhaustedError",
     "Retries",
     "SerializationError",

@@ -62,6 +62,10 @@ class Cls(Variants):
             if "batching" in (said := marks_of(method)):
                 marks["batching"] = said["batching"]
         config = check_options(raw.__name__, given, overridden(marks, given))
+        if config.schedule is not None:
+            raise InvalidError(
+                f"class {config.name} has a schedule", "schedule a function that calls one of its methods"
+            )
         if config.batching is not None and len(self.methods) > 1:
             raise InvalidError(
                 f"class {config.name} has {len(self.methods)} methods and is batched",

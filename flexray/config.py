@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn, Self, TypedDict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from flexray.errors import InvalidError
+from flexray.schedule import Cron, Period
 
 MAX_TIMEOUT_S = 86_400.0
 DEFAULT_TIMEOUT_S = 300.0
@@ -273,6 +274,13 @@ def _parse_retries(value: object) -> object:
     return value
 
 
+def _check_schedule(value: object) -> object:
+    if value is not None and not isinstance(value, Cron | Period):
+        message = "no schedule"
+        raise ValueError(message)
+    return value
+
+
 class FunctionConfig(_Settings):
     """Everything that the options of one function or class say."""
 
@@ -320,6 +328,10 @@ class FunctionConfig(_Settings):
     """A container serves one input and ends."""
     is_generator: bool = _rule("True or False", "leave it out: it is seen at the function", default=False)
     """It gives its results one by one; such an input that may have started never runs again."""
+    schedule: Annotated[Any, BeforeValidator(_check_schedule)] = _rule(
+        "flexray.Cron(...) or flexray.Period(...)", 'as in schedule=flexray.Cron("0 6 * * *")', default=None
+    )
+    """When it runs by itself, without arguments."""
     concurrency: Concurrency = Field(default_factory=Concurrency)
     """What `@flexray.concurrent` says."""
     batching: Batching | None = None
@@ -333,6 +345,13 @@ class FunctionConfig(_Settings):
         if self.at_most_once and self.retries is not None:
             hint = "leave out retries and catch the error in the function, or leave out at_most_once"
             _refuse("retries", self.retries, "at_most_once forbids to run an input again", hint)
+        if self.schedule is not None and self.is_generator:
+            hint = "let the function iterate it, and return or store what it gives"
+            _refuse("schedule", self.schedule, "nobody would read what a generator gives", hint)
+        if self.schedule is not None and self.batching is not None:
+            _refuse(
+                "schedule", self.schedule, "a batched function takes inputs", "schedule another that calls it"
+            )
         if self.single_use_containers and self.slots > 1:
             hint = "leave out @flexray.concurrent and @flexray.batched, or single_use_containers"
             _refuse("single_use_containers", True, f"its containers run {self.slots} inputs at once", hint)
@@ -405,6 +424,7 @@ class FunctionOptions(TypedDict, total=False):
     limits: Limits | None
     single_use_containers: bool | None
     is_generator: bool | None
+    schedule: Cron | Period | None
 
 
 _RENAMED = {

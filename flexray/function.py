@@ -91,6 +91,8 @@ class Function(Variants, Generic[P, R]):
         config = check_options(raw.__name__, given, overridden(marks, given))
         if config.batching is not None:
             check_batched(config.name, raw)
+        if config.schedule is not None:
+            _check_scheduled(config.name, raw)
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.__wrapped__ = raw
@@ -594,3 +596,13 @@ def check_batched(name: str, function: Callable[..., Any], *, is_method: bool = 
                 + (" by position only" if parameter.kind is parameter.POSITIONAL_ONLY else ""),
                 "name its parameters: it is called with one list for each of them",
             )
+
+
+def _check_scheduled(name: str, function: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise InvalidError(
+            f"{name} is scheduled and cannot be called without arguments: {error}",
+            "give its parameters defaults, or schedule a function that calls it",
+        ) from None

@@ -41,6 +41,11 @@ class Variants:
                 f"with_options of {self.name} got name={options['name']!r}, and a variant keeps its name",
                 "decorate it again with name=... for another name",
             )
+        if "schedule" in options:
+            raise InvalidError(
+                f"with_options of {self.name} got a schedule, and only a decorated function has one",
+                "give it to @app.function(...)",
+            )
         return self._with(**options)
 
     def with_concurrency(self, max_inputs: int, target_inputs: int | None = None) -> Self:

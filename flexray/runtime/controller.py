@@ -10,17 +10,20 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from flexray.config import AutoscalerSettings, FunctionConfig
 from flexray.core.blocking import notices
 from flexray.core.events import ContainerRetired, Report, Ticked
 from flexray.core.ledger import State
 from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
+from flexray.core.schedules import LATE_S, Due, Schedules
 from flexray.errors import ExecutionError, NotFoundError
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id, head_actor
@@ -28,6 +31,7 @@ from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
 from flexray.runtime.poolhost import PoolHost
 from flexray.runtime.probe import check_loads
+from flexray.runtime.scheduled import spawn_scheduled
 from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_of
 from flexray.runtime.store import Store
 from flexray.runtime.wire import (
@@ -45,6 +49,7 @@ from flexray.runtime.wire import (
     decode,
     encode,
 )
+from flexray.schedule import Cron
 
 logger = logging.getLogger("flexray")
 
@@ -52,6 +57,7 @@ CALLS_MAX = 1_000_000
 """Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
+FIRE_AGAIN_S = 1.0
 NUMBERS_KEPT = 100
 VERSIONS_KEPT = 10
 """Versions of an app whose code is kept, for rollbacks."""
@@ -90,6 +96,10 @@ class Controller:
         self._overridden: dict[str, None] = {}
         """Pools whose settings were changed: they are kept."""
         self._unknown_since: dict[str, float] = {}
+        self._schedules = Schedules()
+        self._firing: set[asyncio.Task[None]] = set()
+        self.clock: Callable[[], float] = time.time
+        """Of schedules: seconds since the epoch of Unix."""
         self._recover()
         loop = asyncio.get_event_loop()
         self._tasks = [
@@ -105,12 +115,14 @@ class Controller:
         app: AppSpec = decode(data)
         if app.app_id in self._apps:
             return  # Asked again, for the answer was lost.
-        self._store.save_app(app.app_id, data)
+        app = replace(app, deployed_at=self.clock())
+        self._store.save_app(app.app_id, encode(app))
         self._apps[app.app_id] = app
         self._specs.update((spec.pool_id, spec) for spec in app.pools)
         for spec in app.pools:
             if not spec.is_template:
                 self._add_pool(spec, self._epoch)
+        self._schedule(app, {})
 
     async def open_pool(self, data: bytes) -> None:
         """Add a pool to an app that runs: other options, or parameters of a class. Again is fine."""
@@ -185,7 +197,7 @@ class Controller:
                 )
             version = self._store.newest_version(app.app_id) + 1
             pools = tuple(replace(spec, version=version) for spec in app.pools)
-            app = replace(app, version=version, deployed_at=time.time(), pools=pools)
+            app = replace(app, version=version, deployed_at=self.clock(), pools=pools)
             self._install(app, token, recreate=recreate)
             return version
 
@@ -205,6 +217,7 @@ class Controller:
         former = self._apps.get(app_id)
         for spec in () if former is None else former.pools:
             self._specs.pop(spec.pool_id, None)
+            self._schedules.remove(spec.pool_id)
         self._apps[app_id] = app
         self._specs.update((spec.pool_id, spec) for spec in app.pools)
         for spec in app.pools:
@@ -220,6 +233,46 @@ class Controller:
                 host.redeploy(self._of_variant(variant), recreate=recreate)
             else:
                 self._remove(pool_id, host)
+        cursors = self._store.cursors()
+        crons = {spec.pool_id for spec in app.pools if isinstance(spec.config.schedule, Cron)}
+        self._schedule(app, {i: tick for i, tick in cursors.items() if i in crons})  # Periods begin anew.
+
+    # Schedules.
+
+    def _schedule(self, app: AppSpec, cursors: Mapping[str, float]) -> None:
+        """Its functions run by the clock: from their last ticks on, or from its deploy."""
+        for spec in app.pools:
+            if spec.config.schedule is not None:
+                after = cursors.get(spec.pool_id, app.deployed_at)
+                self._schedules.set(spec.pool_id, spec.config.schedule, after)
+
+    def _run_due(self) -> None:
+        for due in self._schedules.due(self.clock()):
+            if due.missed:
+                self._note_missed(due)
+            else:
+                task = asyncio.get_running_loop().create_task(self._fire(due))
+                self._firing.add(task)
+                task.add_done_callback(self._firing.discard)
+
+    async def _fire(self, due: Due) -> None:
+        """Spawn the function; the call's id is that of the tick, so whatever happens there is one call."""
+        while (spec := self._specs.get(due.pool_id)) is not None:
+            try:
+                await spawn_scheduled(spec, due.tick)
+                self._store.save_cursor(due.pool_id, due.tick)
+            except (RayError, ExecutionError) as error:
+                logger.warning("%s cannot be run by its schedule yet: %s", due.pool_id, error)
+            else:
+                return
+            if self.clock() - due.tick > LATE_S:
+                self._note_missed(due)
+                return
+            await asyncio.sleep(FIRE_AGAIN_S)
+
+    def _note_missed(self, due: Due) -> None:
+        at = datetime.fromtimestamp(due.tick, UTC).isoformat(timespec="seconds")
+        logger.warning("%s was not run by its schedule at %s: nobody was there to do it", due.pool_id, at)
 
     def _remove(self, pool_id: str, host: PoolHost) -> None:
         """Its function is gone: what waits may run; then the pool is forgotten as any that is not used."""
@@ -351,6 +404,8 @@ class Controller:
             await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S + (EXIT_GRACE_S if graceful else 0.0))
         for spec in app.pools:
             self._specs.pop(spec.pool_id, None)
+            self._schedules.remove(spec.pool_id)
+        self._store.delete_cursors(f"{app_id}/")
         for pool_id in [*mine, *(spec.pool_id for spec in app.pools)]:
             self._variants.pop(pool_id, None)
             self._variant_specs.pop(pool_id, None)
@@ -459,9 +514,10 @@ class Controller:
                     logger.exception("in pool %s", host.spec.pool_id)
             if whole:
                 try:
+                    self._run_due()
                     self._say_what_waits()
                 except Exception:
-                    logger.exception("about what inputs wait for")
+                    logger.exception("of schedules, or of what inputs wait for")
             sharing = any(host.pool.is_sharing for host in self._pools.values())
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
 
@@ -535,6 +591,7 @@ class Controller:
         overrides = self._store.overrides()
         self._overridden.update(dict.fromkeys(overrides))
         found = _containers_in_ray()
+        cursors = self._store.cursors()
         variants: dict[str, list[VariantSpec]] = {}
         for data in self._store.variants().values():
             variant: VariantSpec = decode(data)
@@ -543,6 +600,7 @@ class Controller:
             app: AppSpec = decode(data)
             self._apps[app_id] = app
             self._specs.update((spec.pool_id, spec) for spec in app.pools)
+            self._schedule(app, cursors)
             specs = list(app.pools)
             for variant in variants.get(app_id, ()):
                 if variant.base_pool_id in self._specs:

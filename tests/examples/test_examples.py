@@ -194,6 +194,22 @@ def test_pipeline_draws_the_calls_that_its_stages_have_spawned(head: Head) -> No
     assert not re.search(r": (waiting|running|failed|lost|cancelled)", last)
 
 
+def test_scheduled_scaling_warms_a_pool_and_lets_it_go(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "scheduled_scaling.py")
+
+    assert re.findall(r"serve keeps (\d) warm", printed) == ["2", "0"]
+    assert re.findall(r"s: (\d) containers ready", printed)[0] == "0"
+    assert "hello early bird" in printed
+
+
+def test_scheduled_scaling_is_deployed_and_stopped(head: Head) -> None:
+    deployed = head.run("flexray", "deploy", EXAMPLES / "scheduled_scaling.py")
+    assert deployed == "scheduled-scaling is deployed as version 1: serve, open_the_shop, close_the_shop\n"
+    listed = head.run("flexray", "app", "list", "--json")
+    assert [row["app"] for row in json.loads(listed)] == ["scheduled-scaling"]
+    assert head.run("flexray", "app", "stop", "scheduled-scaling") == "scheduled-scaling is stopped\n"
+
+
 def test_a_program_that_is_connected_by_ray_client_has_all_of_it(head: Head, tmp_path: Path) -> None:
     (tmp_path / "shipped.txt").write_text("it came along")
     environment = {**head.environment, "CLIENT_ADDRESS": head.client, "PYTHONPATH": str(REPOSITORY)}

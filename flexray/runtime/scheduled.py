@@ -1,0 +1,42 @@
+"""Runs a function by its schedule: the controller spawns it, as any caller could.
+
+One rule: the call is named by its tick, so asking again after a restart is the same call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+from flexray.core.status import SpawnedCall
+from flexray.runtime.head import head_actor
+from flexray.runtime.wire import CALL_QUEUE_NAME, Added, PoolSpec, encode
+from flexray.serialization import pack_lasting_call
+
+
+async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:
+    """Have the call queue keep one call without arguments; returns when it is on the disk.
+
+    Raises:
+        RayError: The call queue is away.
+        ExecutionError: It cannot start, or cannot write.
+    """
+    queue = await asyncio.get_running_loop().run_in_executor(None, _call_queue)
+    call = SpawnedCall(call_id_of(spec.pool_id, tick), spec.function_name, is_whole=True, parent=None)
+    request = (spec.pool_id, call, 0, [pack_lasting_call((), {})])
+    added: Added = await queue.add.remote(*request)
+    while not added.is_known:
+        await queue.open_pool.remote(spec.pool_id, encode((spec.config, None)))
+        added = await queue.add.remote(*request)
+
+
+def call_id_of(pool_id: str, tick: float) -> str:
+    """The id of the call that a tick makes."""
+    return "fc-" + hashlib.sha256(f"{pool_id} {tick!r}".encode()).hexdigest()[:24]
+
+
+def _call_queue() -> Any:
+    from flexray.runtime.callqueue import CallQueueActor  # noqa: PLC0415  # Which imports the controller.
+
+    return head_actor(CALL_QUEUE_NAME, CallQueueActor)
