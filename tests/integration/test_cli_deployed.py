@@ -79,12 +79,49 @@ def test_an_app_is_deployed_shown_rolled_back_and_stopped(
     assert f"no app '{name}' is deployed" in told
 
 
+def test_functions_are_shown_and_retuned(run: Run, name: str, tmp_path: Path) -> None:
+    file = tmp_path / f"shop_{secrets.token_hex(4)}.py"
+    file.write_text(
+        f"""
+import flexray
+app = flexray.App({name!r})
+@app.function(cpu=0, schedule=flexray.Period(hours=3))
+def price(x=1):
+    return 2 * x
+@app.cls(cpu=0)
+class Model:
+    size: int = flexray.parameter(default=1)
+    @flexray.method()
+    def f(self): pass
+"""
+    )
+    run("deploy", file)
+    function = f"{name}/price"
+    told = run("function", "autoscaler", function, "--min", 1, "--window", 9)[1]
+    assert told.startswith(f"{function}: min_containers 1, max_containers as many as fit, ")
+    assert told.endswith("scaledown_window 9\n")
+    wait_until(lambda: json.loads(run("function", "stats", function, "--json")[1])["containers"]["ready"])
+    shown = run("function", "stats", function)[1]
+    assert "containers: 1 ready; 1 more inputs would run at once" in shown
+    assert "newest decision: " in shown
+    rows = json.loads(run("function", "list", name, "--json")[1])
+    assert [(row["function"], row["ready"], row["schedule"]) for row in rows] == [
+        (function, 1, "Period(hours=3)"),
+        (f"{name}/Model", None, None),
+    ]
+    assert function in run("function", "list")[1]
+    assert "is a class" in run("function", "stats", f"{name}/Model")[2]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("app", "stop", "nobody"), "no app 'nobody' is deployed"),
         (("app", "rollback", "nobody"), "no app 'nobody' is deployed"),
         (("app", "rollback", "nobody", "x"), "Invalid value for 'VERSION'"),
+        (("function", "stats", "nobody"), "'nobody' names no function"),
+        (("function", "stats", "nobody/f"), "no app 'nobody' is deployed"),
+        (("function", "autoscaler", "nobody/f", "--min", "x"), "Invalid value for '--min'"),
         (("deploy", "no_such_file.py"), "there is no file no_such_file.py"),
         (("deploy",), "Missing argument 'FILE'"),
     ],
