@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from tests.bench import calls, core_rows, durable, imports, inside, maps, scale_up
+from tests.bench import calls, core_rows, deployed, durable, imports, inside, maps, scale_up
 from tests.bench.measure import Plan, Row
 
 Benchmark = Callable[[Plan], list[Row]]
@@ -31,6 +31,11 @@ WITH_RAY: Mapping[str, Benchmark] = {
     "spawn": durable.spawn,
     "drain": durable.drain,
     "million": durable.million,
+    "by-name": deployed.first_call,
+    "retune": deployed.retune,
+    "redeploy": deployed.redeploy,
+    "idle": deployed.idle,
+    "restart": deployed.restart,
 }
 TAKES_MINUTES: Mapping[str, Benchmark] = {
     "parameter-sets": inside.parameter_sets,

@@ -21,8 +21,8 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.timeout(180)
 def test_every_benchmark_without_serve_gives_its_rows(tmp_path: Path) -> None:
     names = [name for name in BENCHMARKS if name not in {**WITH_SERVE, **TAKES_MINUTES}]
-    # "map" has two peers, "core" three events, "batches" and "spawn" two rows, "million" four.
-    assert len(_rows_of(names, tmp_path)) == len(names) + 8
+    # "map" has two peers, "core" three events, "batches", "spawn" and "idle" two rows, "million" four.
+    assert len(_rows_of(names, tmp_path)) == len(names) + 9
 
 
 @pytest.mark.long
