@@ -29,12 +29,11 @@ from flexray.context import POSITIONS
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
 from flexray.errors import ExecutionError, InputCancelledError, NotFoundError, OutputExpiredError
 from flexray.runtime.callstore import Call, CallStore, SentBatch
-from flexray.runtime.controller import find_controller
 from flexray.runtime.database import state_file
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
-from flexray.runtime.head import cluster_id, connection
+from flexray.runtime.head import cluster_id, connection, find_controller
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import laid_out
 from flexray.runtime.spawned import News, SpawnedPool, container_of, travelling

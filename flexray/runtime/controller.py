@@ -26,7 +26,7 @@ from flexray.core.pool import FORGET_S, SHARING_TICK_S, TICK_S
 from flexray.core.schedules import LATE_S, Due, Schedules
 from flexray.errors import ExecutionError, NotFoundError
 from flexray.runtime.database import state_file
-from flexray.runtime.head import cluster_id, head_actor
+from flexray.runtime.head import cluster_id
 from flexray.runtime.launcher import Launcher
 from flexray.runtime.liveness import is_alive
 from flexray.runtime.poolhost import PoolHost
@@ -36,7 +36,6 @@ from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_
 from flexray.runtime.store import Store
 from flexray.runtime.wire import (
     ACTOR_PREFIX,
-    CONTROLLER_NAME,
     EXIT_GRACE_S,
     FORGOTTEN,
     GONE,
@@ -626,15 +625,6 @@ class Controller:
 ControllerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
     num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS_MAX
 )(Controller)
-
-
-def find_controller() -> Any:
-    """The controller's handle; it is started if there is none.
-
-    Raises:
-        ExecutionError: It cannot start.
-    """
-    return head_actor(CONTROLLER_NAME, ControllerActor)
 
 
 def _containers_in_ray() -> dict[str, Any]:

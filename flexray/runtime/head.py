@@ -5,6 +5,7 @@ One rule: two processes at once get the same one; where it cannot start, the err
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -12,30 +13,59 @@ from ray.util.client import ray as client
 
 from flexray.errors import ExecutionError
 from flexray.runtime.deaths import cause_of
-from flexray.runtime.wire import NAMESPACE
+from flexray.runtime.wire import CALL_QUEUE_NAME, CONTROLLER_NAME, NAMESPACE
 
 CREATE_TIMEOUT_S = 60.0
 
 
-def head_actor(name: str, actor_class: Any) -> Any:
-    """The handle of the actor of that name, created if there is none.
+def find_controller() -> Any:
+    """The controller's handle; it is started if there is none.
 
     Raises:
         ExecutionError: It cannot start.
     """
+
+    def its_class() -> Any:
+        from flexray.runtime.controller import ControllerActor  # noqa: PLC0415  # Few callers ever start it.
+
+        return ControllerActor
+
+    return _head_actor(CONTROLLER_NAME, its_class)
+
+
+def find_call_queue() -> Any:
+    """The call queue's handle; it is started if there is none, with what is stored.
+
+    Raises:
+        ExecutionError: It cannot start.
+    """
+
+    def its_class() -> Any:
+        from flexray.runtime.callqueue import CallQueueActor  # noqa: PLC0415  # Few callers ever start it.
+
+        return CallQueueActor
+
+    return _head_actor(CALL_QUEUE_NAME, its_class)
+
+
+def _head_actor(name: str, its_class: Callable[[], Any]) -> Any:
     try:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         pass
-    actor = actor_class.options(
-        name=name,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        resources={"node:__internal_head__": 0.001},
-        runtime_env={},
-        enable_task_events=False,
-    ).remote()
+    actor = (
+        its_class()
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            resources={"node:__internal_head__": 0.001},
+            runtime_env={},
+            enable_task_events=False,
+        )
+        .remote()
+    )
     what = "the " + name.partition(":")[2].replace("-", " ")
     try:
         ray.get(actor.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any
 
 from flexray.core.status import SpawnedCall
-from flexray.runtime.head import head_actor
-from flexray.runtime.wire import CALL_QUEUE_NAME, Added, PoolSpec, encode
+from flexray.runtime.head import find_call_queue
+from flexray.runtime.wire import Added, PoolSpec, encode
 from flexray.serialization import pack_lasting_call
 
 
@@ -22,7 +21,7 @@ async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:
         RayError: The call queue is away.
         ExecutionError: It cannot start, or cannot write.
     """
-    queue = await asyncio.get_running_loop().run_in_executor(None, _call_queue)
+    queue = await asyncio.get_running_loop().run_in_executor(None, find_call_queue)
     call = SpawnedCall(call_id_of(spec.pool_id, tick), spec.function_name, is_whole=True, parent=None)
     request = (spec.pool_id, call, 0, [pack_lasting_call((), {})])
     added: Added = await queue.add.remote(*request)
@@ -34,9 +33,3 @@ async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:
 def call_id_of(pool_id: str, tick: float) -> str:
     """The id of the call that a tick makes."""
     return "fc-" + hashlib.sha256(f"{pool_id} {tick!r}".encode()).hexdigest()[:24]
-
-
-def _call_queue() -> Any:
-    from flexray.runtime.callqueue import CallQueueActor  # noqa: PLC0415  # Which imports the controller.
-
-    return head_actor(CALL_QUEUE_NAME, CallQueueActor)

@@ -22,16 +22,13 @@ from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
 from flexray.core.status import SpawnedCall
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
-from flexray.runtime.callqueue import CallQueueActor
-from flexray.runtime.controller import find_controller
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.farewell import before_shutdown
-from flexray.runtime.head import connection, head_actor
+from flexray.runtime.head import connection, find_call_queue, find_controller
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import (
-    CALL_QUEUE_NAME,
     NAMESPACE,
     Added,
     AppSpec,
@@ -212,7 +209,7 @@ class Session:
 
     def _call_queue(self) -> Any:
         if self._queue is None:
-            self._queue = head_actor(CALL_QUEUE_NAME, CallQueueActor)
+            self._queue = find_call_queue()
         return self._queue
 
     def _queue_died(self, queue: Any) -> None:
