@@ -226,6 +226,7 @@ class App:
         home = self._home
         if self._running is not None:
             raise ExecutionError(f"app {name} is running", "deploy it outside of `with app.run():`")
+        former = home.app_id, home.started
         home.app_id, home.started = name, frozenset(self.functions)
         try:
             connected = backend.connect()
@@ -233,7 +234,7 @@ class App:
             recreate = strategy == "recreate"
             self.version = connected.deploy(name, sources, _environment(self), recreate=recreate)
         except BaseException:
-            home.app_id = None if self.version is None else name
+            home.app_id, home.started = former
             raise
         return self
 
@@ -250,6 +251,11 @@ class App:
         return Dual(self._stop, lambda: _in_thread(self._stop))
 
     def _stop(self) -> None:
+        if self._running is not None:
+            raise ExecutionError(
+                f"app {self._home.app_name} is running, and ends with its `with` block",
+                "RunningApp.stop() ends it earlier",
+            )
         name = self._home.app_id or self.name
         if name is None:
             raise InvalidError("this app has no name, so it is not deployed", "give App(...) a name")

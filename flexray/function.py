@@ -72,7 +72,7 @@ class Function(Variants, Generic[P, R]):
     from_name: ClassVar[Callable[..., Function[..., Any]]]
     """`Function.from_name(app_name, name, *, version=None)`: a function of a deployed app, from anywhere.
 
-    Nobody is asked before its first use. A version other than the current has containers of its own.
+    Nobody is asked before its first use. A version that is named has containers of its own.
 
     Raises:
         NotFoundError: At its first use: there is no such app, function or version.

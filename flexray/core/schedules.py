@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from flexray.core.cron import next_tick
-from flexray.schedule import Schedule
+from flexray.schedule import Period, Schedule
 
 LATE_S = 30.0
 """A tick is fired so late at most: the controller was restarting, say."""
@@ -55,6 +55,13 @@ class Schedules:
         """When it is due next."""
         return next((tick for tick, one in self._heap if one == pool_id), None)
 
+    def _following(self, pool_id: str, tick: float, after: float) -> float | None:
+        """The first tick later than `after`, in step with this one: what was missed is told once."""
+        schedule = self._schedules[pool_id]
+        if isinstance(schedule, Period):
+            after = tick + (after - tick) // schedule.seconds * schedule.seconds
+        return next_tick(schedule, after)
+
     def due(self, now: float) -> list[Due]:
         """Every tick up to now, in order; each is given out once."""
         found: list[Due] = []
@@ -62,8 +69,7 @@ class Schedules:
             tick, pool_id = heappop(self._heap)
             missed = now - tick > LATE_S
             found.append(Due(pool_id, tick, missed))
-            # However long nobody looked, what was missed is told once.
-            following = next_tick(self._schedules[pool_id], max(tick, now - LATE_S) if missed else tick)
+            following = self._following(pool_id, tick, now - LATE_S if missed else tick)
             if following is None:
                 del self._schedules[pool_id]
             else:

@@ -172,7 +172,7 @@ class CallQueue:
         """Make a pool known: its options, and what opens it again where the controller forgets it."""
         await self._ready()
         number = await self._write(lambda: self._store.add_pool(pool_id, record))
-        if number not in self._pools:
+        if number not in self._pools or pool_id not in self._pool_of:
             self._add_pool(number, pool_id, record)
 
     def _add_pool(self, number: int, pool_id: str, record: bytes) -> None:
@@ -201,7 +201,8 @@ class CallQueue:
         if pool is None:
             return Added(0, 0, 0, is_known=False)
         if pool.is_gone:
-            raise InputCancelledError(f"{pool.config.name} cannot be spawned: its app has ended")
+            await self._check_is_back(pool)
+            return Added(0, 0, 0, is_known=False)
         limit, call_id = pool.config.limits.spawn_pending, spawned.call_id
         now = time.time()
         expected = 0
@@ -248,6 +249,18 @@ class CallQueue:
         if call is not None and not spawned.is_whole:
             self._added_at[call.number] = time.monotonic()
         return Added(accepted, pool.waiting, limit)
+
+    async def _check_is_back(self, pool: SpawnedPool) -> None:
+        """The pool ended; forget it if one of its name has come since."""
+        assert self._dispatcher is not None
+        try:
+            await self._dispatcher.controller.pool_config.remote(pool.pool_id)
+        except RayError:
+            raise InputCancelledError(
+                f"{pool.config.name} cannot be spawned: its app has ended", "start it, or deploy it, again"
+            ) from None
+        if self._pool_of.get(pool.pool_id) is pool:
+            del self._pool_of[pool.pool_id]
 
     async def close(self, call_id: str) -> None:
         """No input follows."""

@@ -211,6 +211,10 @@ class Controller:
             self._store.drop_old_code(app_id, VERSIONS_KEPT)
             self._store.save_app(app_id, data)
             self._store.delete_overrides(f"{app_id}/")
+            crons = {spec.pool_id for spec in app.pools if isinstance(spec.config.schedule, Cron)}
+            cursors = {i: at for i, at in self._store.cursors().items() if i.startswith(f"{app_id}/")}
+            for pool_id in set(cursors) - crons:  # Periods begin anew.
+                self._store.delete_cursor(pool_id)
         for pool_id in mine:
             self._overridden.pop(pool_id, None)
         former = self._apps.get(app_id)
@@ -222,6 +226,7 @@ class Controller:
         for spec in app.pools:
             if spec.is_template:
                 continue
+            self._variants.pop(spec.pool_id, None)  # It had been removed, and is back.
             if spec.pool_id in mine:
                 mine.pop(spec.pool_id).redeploy(spec, recreate=recreate)
             else:
@@ -232,9 +237,7 @@ class Controller:
                 host.redeploy(self._of_variant(variant), recreate=recreate)
             else:
                 self._remove(pool_id, host)
-        cursors = self._store.cursors()
-        crons = {spec.pool_id for spec in app.pools if isinstance(spec.config.schedule, Cron)}
-        self._schedule(app, {i: tick for i, tick in cursors.items() if i in crons})  # Periods begin anew.
+        self._schedule(app, {pool_id: at for pool_id, at in cursors.items() if pool_id in crons})
 
     # Schedules.
 
@@ -259,7 +262,7 @@ class Controller:
         while (spec := self._specs.get(due.pool_id)) is not None:
             try:
                 await spawn_scheduled(spec, due.tick)
-                self._store.save_cursor(due.pool_id, due.tick)
+                self._note_tick(due)
             except (RayError, ExecutionError) as error:
                 logger.warning("%s cannot be run by its schedule yet: %s", due.pool_id, error)
             else:
@@ -269,7 +272,13 @@ class Controller:
                 return
             await asyncio.sleep(FIRE_AGAIN_S)
 
+    def _note_tick(self, due: Due) -> None:
+        """A restart goes on after this tick, or after a later one that was noted before."""
+        if due.pool_id in self._specs and due.tick > self._store.cursors().get(due.pool_id, 0.0):
+            self._store.save_cursor(due.pool_id, due.tick)
+
     def _note_missed(self, due: Due) -> None:
+        self._note_tick(due)
         at = datetime.fromtimestamp(due.tick, UTC).isoformat(timespec="seconds")
         logger.warning("%s was not run by its schedule at %s: nobody was there to do it", due.pool_id, at)
 
@@ -295,7 +304,7 @@ class Controller:
             NotFoundError: There is none; what is similar is named.
         """
         app = self._deployed(app_name)
-        if version is not None and version != app.version:
+        if version is not None:  # Even the current one: it will not be that for ever.
             app = self._pinned(app, version)
         names = {spec.function_name: spec for spec in app.pools}
         spec = names.get(function)
@@ -326,7 +335,10 @@ class Controller:
                     pool_id=spec.pool_id.replace(f"{current.app_id}/", f"{app_id}/", 1),
                     app_id=app_id,
                     config=spec.config.model_copy(
-                        update={"autoscaler": spec.config.autoscaler.merged(min_containers=0)}
+                        update={
+                            "autoscaler": spec.config.autoscaler.merged(min_containers=0),
+                            "schedule": None,
+                        }
                     ),
                 )
                 for spec in old.pools
@@ -379,44 +391,53 @@ class Controller:
         Raises:
             NotFoundError: There is none of that name.
         """
-        if app_name not in self._apps and app_name in self._deploying:
-            self._stops[app_name] = self._stops.get(app_name, 0) + 1
-            return
-        app = self._deployed(app_name)
         self._stops[app_name] = self._stops.get(app_name, 0) + 1
-        for app_id in [i for i in self._apps if i.startswith(f"{app.name}@")]:
-            await self.close_app(app_id)
-        await self.close_app(app.app_id)
+        lock = self._deploying.get(app_name)
+        if app_name not in self._apps and lock is not None and lock.locked():
+            return  # The deploy sees it, and gives up.
+        app = self._deployed(app_name)
+        pinned = [app_id for app_id in self._apps if app_id.startswith(f"{app.name}@")]
+        await _ended([host for app_id in (*pinned, app.app_id) for host in self._take_out(app_id)])
 
     async def close_app(self, app_id: str) -> None:
         """End an app with everything that it started; returns when its containers are being killed."""
-        app = self._apps.pop(app_id, None)
+        await _ended(self._take_out(app_id))
+
+    def _take_out(self, app_id: str) -> list[PoolHost]:
+        """Forget the app, here and in the store; its pools are closed, and may take a while to end.
+
+        All at once: while they end another may be deployed under its name.
+        """
+        app = self._apps.get(app_id)
         if app is None:
-            return
+            return []
+        with self._store.transaction():
+            self._store.delete_app(app_id)
+            for delete in (
+                self._store.delete_cursors,
+                self._store.delete_variants,
+                self._store.delete_overrides,
+            ):
+                delete(f"{app_id}/")
+            if app.opener is not None:  # A deployed one may come again, and its containers be named anew.
+                self._store.delete_numbers(f"{app_id}/")
+        del self._apps[app_id]
+        if app.opener is not None:
+            for pool_id in [i for i in self._used_numbers if i.startswith(f"{app_id}/")]:
+                del self._used_numbers[pool_id]
         mine = [pool_id for pool_id, host in self._pools.items() if host.spec.app_id == app_id]
         hosts = [self._pools.pop(pool_id) for pool_id in mine]
         for host in hosts:
             host.close()
-        ending = [task for host in hosts for task in host.busy_tasks]
-        if ending:
-            graceful = any(host.spec.has_exit for host in hosts)
-            await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S + (EXIT_GRACE_S if graceful else 0.0))
         for spec in app.pools:
             self._specs.pop(spec.pool_id, None)
             self._schedules.remove(spec.pool_id)
-        self._store.delete_cursors(f"{app_id}/")
         for pool_id in [*mine, *(spec.pool_id for spec in app.pools)]:
             self._variants.pop(pool_id, None)
             self._variant_specs.pop(pool_id, None)
             self._overridden.pop(pool_id, None)
             self._forget_users(pool_id)
-        self._store.delete_app(app_id)
-        if app.opener is not None:  # A deployed one may come again, under the same name.
-            self._store.delete_numbers(f"{app_id}/")
-            for pool_id in [i for i in self._used_numbers if i.startswith(f"{app_id}/")]:
-                del self._used_numbers[pool_id]
-        self._store.delete_variants(f"{app_id}/")
-        self._store.delete_overrides(f"{app_id}/")
+        return hosts
 
     def _forget_users(self, pool_id: str) -> None:
         for process in self._users.pop(pool_id, {}):
@@ -539,7 +560,7 @@ class Controller:
             del self._pools[pool_id], self._variants[pool_id]
             self._variant_specs.pop(pool_id, None)
             self._forget_users(pool_id)
-            self._store.delete_variants(pool_id)
+            self._store.delete_variant(pool_id)
 
     async def _keep_all_packages(self) -> None:
         while True:
@@ -554,6 +575,7 @@ class Controller:
         """Ask Ray whether the silent and the openers of apps live (protocol rule 5)."""
         while True:
             await asyncio.sleep(LIVENESS_EVERY_S)
+            self._forget_empty_users()
             silent = {i for host in self._pools.values() for i in host.pool.silent()}
             openers = {app.opener for app in self._apps.values() if app.opener is not None}
             recovering = [host.spec.pool_id for host in self._pools.values() if host.pool.recovering]
@@ -564,6 +586,16 @@ class Controller:
                         await self._lose_process(process)
                 except Exception:
                     logger.exception("about process %s", process)
+
+    def _forget_empty_users(self) -> None:
+        """Whoever has had nothing for a minute is not waited for after a restart: it need not even report."""
+        for pool_id, users in self._users.items():
+            host = self._pools.get(pool_id)
+            if host is None or host.pool.recovering:
+                continue
+            for process in [one for one in users if host.pool.callers.get(one) is None]:
+                del users[process]
+                self._store.delete_dispatcher(f"{process} {pool_id}")
 
     async def _is_dead(self, process: str, *, silent: bool) -> bool:
         alive = await asyncio.get_running_loop().run_in_executor(None, is_alive, process)
@@ -599,7 +631,8 @@ class Controller:
             app: AppSpec = decode(data)
             self._apps[app_id] = app
             self._specs.update((spec.pool_id, spec) for spec in app.pools)
-            self._schedule(app, cursors)
+            if app.opener is not None or app.version:  # Not an earlier version, which somebody has named.
+                self._schedule(app, cursors)
             specs = list(app.pools)
             for variant in variants.get(app_id, ()):
                 if variant.base_pool_id in self._specs:
@@ -644,6 +677,14 @@ def _names() -> Iterable[str]:
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["namespace"] == NAMESPACE and actor["name"].startswith(ACTOR_PREFIX):
             yield actor["name"]
+
+
+async def _ended(hosts: Iterable[PoolHost]) -> None:
+    """Until the containers of closed pools are being killed."""
+    ending = [task for host in hosts for task in host.busy_tasks]
+    if ending:
+        graceful = any(host.spec.has_exit for host in hosts)
+        await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S + (EXIT_GRACE_S if graceful else 0.0))
 
 
 def _deployment(app: AppSpec, current: int) -> Deployment:

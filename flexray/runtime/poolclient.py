@@ -54,7 +54,7 @@ from flexray.core.events import (
     Ticked,
 )
 from flexray.core.status import CANCELLED, FAILED, PoolView, Sink
-from flexray.errors import ExecutionError
+from flexray.errors import ExecutionError, NotFoundError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.sinks import Stream, Waiter
 from flexray.runtime.wire import (
@@ -111,6 +111,7 @@ class PoolClient:
         )
         self._version = 1
         """Of the function, as far as it is known: 1 is also that of one that was not deployed."""
+        self._version_asked: int | None = None
         self._ids = itertools.count(1)
         self._inputs: dict[int, tuple[Prepared, Sink]] = {}
         self._handles: dict[str, Any] = {}
@@ -466,7 +467,7 @@ class PoolClient:
             self._take(ReportReleased(report.number))
         elif result == FORGOTTEN and self.spec_data is not None:
             opened = self._dispatcher.controller.open_pool.remote(self.spec_data)
-            self._dispatcher.follow(opened, lambda _: self._take(ReportFailed(report.number)))
+            self._dispatcher.follow(opened, lambda result: self._take_opened(report, result))
         elif result in (GONE, FORGOTTEN):
             self._take(ReportReleased(report.number))
             self._end_with_app()
@@ -481,10 +482,14 @@ class PoolClient:
 
     def _take_version(self, version: int) -> None:
         """Another version of the function was deployed, perhaps with other options."""
-        self._version = version
+        if self._version_asked == version:
+            return
+        self._version_asked = version
 
         def take(config: Any) -> None:
+            self._version_asked = None
             if isinstance(config, FunctionConfig):
+                self._version = version
                 with self._lock:
                     self._dispatch.configure(**_dispatch_options(config))
 
@@ -496,6 +501,13 @@ class PoolClient:
         if now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             logger.warning("inputs of %s wait: %s", self._name, notice)
+
+    def _take_opened(self, report: Report, result: Any) -> None:
+        if isinstance(result, RayTaskError) and isinstance(result.cause, NotFoundError):
+            self._take(ReportReleased(report.number))
+            self._end_with_app()  # What it was made of is gone.
+        else:
+            self._take(ReportFailed(report.number))
 
     def _end_with_app(self) -> None:
         """The pool is gone, and nothing here can run any more."""

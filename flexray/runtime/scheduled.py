@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 
 from flexray.core.status import SpawnedCall
+from flexray.errors import ExecutionError
 from flexray.runtime.head import find_call_queue
 from flexray.runtime.wire import Added, PoolSpec, encode
 from flexray.serialization import pack_lasting_call
@@ -28,6 +29,11 @@ async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:
     while not added.is_known:
         await queue.open_pool.remote(spec.pool_id, encode((spec.config, None)))
         added = await queue.add.remote(*request)
+    if not added.accepted:
+        raise ExecutionError(
+            f"{spec.function_name} has {added.waiting:,} of {added.limit:,} spawned inputs waiting",
+            "raise limits=flexray.Limits(spawn_pending=...), or let it run less often",
+        )
 
 
 def call_id_of(pool_id: str, tick: float) -> str:

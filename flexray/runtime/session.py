@@ -144,12 +144,18 @@ class Session:
                 pool_id,
                 base_pool_id,
                 {name: value for name, value in config if value != getattr(base, name)},
-                shipping.uploaded(config.runtime_env) if config.runtime_env else {},
+                self._own_environment(config, base),
                 None if parameters is None else dict(parameters),
             )
         )
         self._ask("open_pool", data)
         self.client(pool_id, config).spec_data = data  # Idle ones are forgotten, and opened again.
+
+    def _own_environment(self, config: FunctionConfig, base: FunctionConfig) -> dict[str, Any]:
+        """What a variant lays over its base's; folders of the base are where that was deployed from."""
+        if not config.runtime_env or config.runtime_env == base.runtime_env:
+            return {}
+        return shipping.uploaded(config.runtime_env)
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""

@@ -121,6 +121,10 @@ class Store(Database):
         """Forget the added pools whose id starts with `prefix`; end it as ids do ("app/"), or give an id."""
         self._run("DELETE FROM variants WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
 
+    def delete_variant(self, pool_id: str) -> None:
+        """Forget this added pool."""
+        self._run("DELETE FROM variants WHERE pool_id = ?", pool_id)
+
     def save_dispatcher(self, dispatcher_id: str) -> None:
         """Note that such a dispatcher reported; a second time changes nothing."""
         self._run("INSERT OR IGNORE INTO dispatchers VALUES (?)", dispatcher_id)
@@ -152,6 +156,10 @@ class Store(Database):
     def cursors(self) -> dict[str, float]:
         """Schedule id to when it last fired, by id."""
         return dict(self._run("SELECT schedule_id, fired_at FROM cursors ORDER BY schedule_id"))
+
+    def delete_cursor(self, schedule_id: str) -> None:
+        """Forget this schedule."""
+        self._run("DELETE FROM cursors WHERE schedule_id = ?", schedule_id)
 
     def delete_cursors(self, prefix: str) -> None:
         """Forget the schedules whose id starts with `prefix`."""

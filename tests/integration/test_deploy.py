@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -52,7 +53,7 @@ def shop(name: str, version: int, **options: Any) -> flexray.App:
     app = flexray.App(name)
 
     @app.function(cpu=0, **options)
-    def price(x: int) -> tuple[int, int]:
+    def price(x: int = 1) -> tuple[int, int]:
         return version, 2 * x
 
     @app.cls(cpu=0)
@@ -229,6 +230,53 @@ def test_a_stopped_app_is_gone_and_a_handle_finds_the_next_one(name: str) -> Non
         flexray.App.lookup(name)
     assert shop(name, 5).deploy().version == 2
     assert (price.remote(1), model.times.remote(1)) == ((5, 2), (5, 3))
+
+
+def test_spawn_works_again_after_an_app_was_stopped_and_deployed(name: str) -> None:
+    for version in (1, 2):
+        shop(name, version).deploy()
+        price = price_of(name)
+        assert price.spawn(1).get(timeout=30) == (version, 2)
+        flexray.App.lookup(name).stop()
+    with pytest.raises(NotFoundError):
+        price_of(name).spawn(1)
+
+
+def test_a_deploy_beside_a_stop_is_there_or_refused(name: str) -> None:
+    app = shop(name, 1, min_containers=1)
+    app.deploy()
+    for _ in range(4):
+        stopping = in_background(lambda: backend.connect().stop_app(name))
+        with contextlib.suppress(ExecutionError):  # It was stopped in the middle.
+            app.deploy()
+        with contextlib.suppress(NotFoundError):
+            stopping.result(30)
+        if not any(one.name == name for one in backend.connect().deployments()):
+            app.deploy()
+        assert price_of(name).remote(1) == (1, 2)
+
+
+def test_a_function_that_was_removed_and_came_back_stays(name: str) -> None:
+    shop(name, 1).deploy()
+    assert price_of(name).remote(1) == (1, 2)
+    other = flexray.App(name)
+    other.function(cpu=0, name="other")(os.getpid)
+    other.deploy()
+    assert backend.connect().rollback(name, 1) == 3
+    assert price_of(name).remote(1) == (1, 2)
+    variants = ray.get(controller().__ray_call__.remote(lambda own: list(own._variants)))
+    assert f"{name}/price" not in variants  # Or it would be forgotten when it is idle.
+
+
+def test_an_earlier_version_is_not_run_by_its_schedule_after_a_restart(name: str) -> None:
+    shop(name, 1, schedule=flexray.Period(hours=1), startup_timeout=60).deploy()
+    shop(name, 2).deploy()
+    assert price_of(name, version=1).remote(1) == (1, 2)
+    process = ray.get(controller().__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(process, signal.SIGKILL)
+    assert price_of(name, version=1).remote(2) == (1, 4)
+    assert price_of(name, version=2).remote(2) == (2, 4)
+    assert ray.get(controller().__ray_call__.remote(lambda own: len(own._schedules))) == 0
 
 
 def test_two_deploys_at_once_become_two_versions(name: str) -> None:
