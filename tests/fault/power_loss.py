@@ -294,6 +294,7 @@ def main(folder: Path, durable: Path, fault: str, seed: int) -> None:
         say("skip SQLite opens its files without the VFS that was registered")
         return
     Work(store, seed).start()
+    threading.Event().wait()  # For ever: what SQLite calls back is kept by this frame.
 
 
 def _mapped() -> list[str]:

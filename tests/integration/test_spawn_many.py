@@ -333,7 +333,7 @@ def test_a_call_that_is_cancelled_while_it_is_spawned_ends_its_spawning(app: fle
         wait_until(lambda: at(hold, num_running_inputs=1, backlog=5))
         call = flexray.FunctionCall.from_id(in_the_queue(lambda queue: queue._store.newest_calls(1)[0].id))
         call.cancel()
-        with pytest.raises(InputCancelledError, match="while inputs were added"):
+        with pytest.raises(InputCancelledError, match="takes no more inputs: it was cancelled"):
             spawning.result(20)
         assert set(statuses(call)) == {"cancelled"}
 
