@@ -8,7 +8,7 @@ container ran which point of the grid.
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +32,7 @@ app = flexray.App("grid-search")
 class Point:
     model: str
     parameters: dict[str, float]
+    folds: int = 5
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={short(value)}" for name, value in self.parameters.items())
@@ -60,7 +61,7 @@ def evaluate(point: Point) -> Score:
     images, digits = load_digits(return_X_y=True)
     fixed = {"random_state": 0} if point.model == "RandomForest" else {}
     model = MODELS[point.model](**point.parameters, **fixed)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    folds = StratifiedKFold(point.folds, shuffle=True, random_state=0)
     accuracy = float(cross_val_score(model, images, digits, cv=folds).mean())
     return Score(point, accuracy, os.getpid(), began_at, time.time())
 
@@ -82,9 +83,9 @@ def fine_grid(best: Point) -> list[Point]:
     return [Point("SVC", {"C": c * left, "gamma": gamma * right}) for left, right in product(steps, steps)]
 
 
-def search(title: str, grid: list[Point], watch: PoolWatch) -> Round:
+def search(title: str, grid: list[Point], folds: int, watch: PoolWatch) -> Round:
     print(f"\n{title}: {len(grid)} points")
-    scores = list(evaluate.map(grid))
+    scores = list(evaluate.map([replace(point, folds=folds) for point in grid]))
     print(f"  {watch.elapsed_s:5.1f} s   all {len(grid)} points are done; idle containers go after 2 s")
     watch.wait_until_empty()
     return Round(title, scores)
@@ -108,11 +109,11 @@ def print_containers(rounds: list[Round], began_at: float) -> None:
 
 
 @app.local_entrypoint()
-def main(output: str = OUTPUT) -> None:
+def main(output: str = OUTPUT, folds: int = 5) -> None:
     with PoolWatch(evaluate) as watch:
-        coarse = search("coarse", coarse_grid(), watch)
+        coarse = search("coarse", coarse_grid(), folds, watch)
         best = max((score for score in coarse.scores if score.point.model == "SVC"), key=lambda s: s.accuracy)
-        fine = search("fine", fine_grid(best.point), watch)
+        fine = search("fine", fine_grid(best.point), folds, watch)
     rounds = [coarse, fine]
     scores = coarse.scores + fine.scores
     print_table(scores)

@@ -39,9 +39,8 @@ def test_word_count_finds_the_words_of_the_tales(head: Head) -> None:
     assert re.findall(r"(\w+) +▪+ (\d+)", printed) == [("book", "7"), ("asked", "6"), ("number", "6")]
 
 
-@pytest.mark.parametrize("command", [("flexray", "run"), ("python",)], ids="-".join)
-def test_async_fanout_combines_calls_like_coroutines(head: Head, command: tuple[str, ...]) -> None:
-    printed = head.run(*command, EXAMPLES / "async_fanout.py")
+def test_async_fanout_combines_calls_like_coroutines(head: Head) -> None:
+    printed = head.run("python", EXAMPLES / "async_fanout.py")
 
     assert len(re.findall(r"^  \w+ +-?\d+\.\d to", printed, re.MULTILINE)) == 8
     after_s = [float(text) for text in re.findall(r"after (\d+\.\d\d) s: 24 readings", printed)]
@@ -86,11 +85,8 @@ def test_batching_shows_that_batches_are_faster_and_draws_the_pendulums(head: He
     assert sum(here == there for here, there in zip(drawn, drawn[::-1], strict=True)) > 0.95 * len(drawn)
 
 
-@pytest.mark.parametrize("command", [("flexray", "run"), ("python",)], ids="-".join)
-def test_streaming_reads_results_while_they_are_found_and_leaves_early(
-    head: Head, command: tuple[str, ...]
-) -> None:
-    printed = head.run(*command, EXAMPLES / "streaming.py")
+def test_streaming_reads_results_while_they_are_found_and_leaves_early(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "streaming.py")
 
     pairs = [text.replace(",", "") for text in re.findall(r"s  ([\d,]+) and [\d,]+$", printed, re.MULTILINE)]
     assert len(pairs) == 8
@@ -109,11 +105,12 @@ def test_streaming_reads_results_while_they_are_found_and_leaves_early(
 @pytest.mark.timeout(300)
 def test_grid_search_finds_a_good_model_and_its_containers_come_and_go(head: Head, tmp_path: Path) -> None:
     picture = tmp_path / "folder" / "picture.png"
-    printed = head.run("flexray", "run", EXAMPLES / "grid_search.py", "--output", picture, timeout_s=280)
+    words = ["--output", picture, "--folds", "2"]  # Half of the time of five.
+    printed = head.run("flexray", "run", EXAMPLES / "grid_search.py", *words, timeout_s=280)
 
     accuracies = [float(text) for text in re.findall(r"^ +(\d+\.\d+)%", printed, re.MULTILINE)]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert accuracies[0] > 98.5
+    assert accuracies[0] > 98
     assert len(re.findall(r"no container$", printed, re.MULTILINE)) >= 2
     assert "79 inputs ran in" in printed
     assert " 5 containers ready" not in printed
@@ -200,14 +197,6 @@ def test_scheduled_scaling_warms_a_pool_and_lets_it_go(head: Head) -> None:
     assert re.findall(r"serve keeps (\d) warm", printed) == ["2", "0"]
     assert re.findall(r"s: (\d) containers ready", printed)[0] == "0"
     assert "hello early bird" in printed
-
-
-def test_scheduled_scaling_is_deployed_and_stopped(head: Head) -> None:
-    deployed = head.run("flexray", "deploy", EXAMPLES / "scheduled_scaling.py")
-    assert deployed == "scheduled-scaling is deployed as version 1: serve, open_the_shop, close_the_shop\n"
-    listed = head.run("flexray", "app", "list", "--json")
-    assert [row["app"] for row in json.loads(listed)] == ["scheduled-scaling"]
-    assert head.run("flexray", "app", "stop", "scheduled-scaling") == "scheduled-scaling is stopped\n"
 
 
 def test_a_program_that_is_connected_by_ray_client_has_all_of_it(head: Head, tmp_path: Path) -> None:

@@ -313,6 +313,7 @@ def run_under_deaths(
         other.close()
 
 
+@pytest.mark.long
 def test_two_thousand_spawned_inputs_end_once_under_some_deaths(
     cluster: Cluster, actors: Actors, runs: Runs
 ) -> None:
