@@ -18,7 +18,7 @@ from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar, Unpack, ca
 from flexray import backend
 from flexray.cls import Cls
 from flexray.config import FunctionOptions, FunctionSource, check_environment, check_name
-from flexray.dual import Dual
+from flexray.dual import Dual, in_thread
 from flexray.errors import ExecutionError, InvalidError
 from flexray.function import Function, Home
 from flexray.serialization import pack_function
@@ -239,7 +239,7 @@ class App:
         return self
 
     async def _deploy_async(self, name: str | None = None, *, strategy: str = "rolling") -> App:
-        return await _in_thread(lambda: self._deploy(name, strategy=strategy))
+        return await in_thread(lambda: self._deploy(name, strategy=strategy))
 
     @property
     def stop(self) -> Dual[[], None]:
@@ -248,7 +248,7 @@ class App:
         Raises:
             NotFoundError: None is deployed.
         """
-        return Dual(self._stop, lambda: _in_thread(self._stop))
+        return Dual(self._stop, lambda: in_thread(self._stop))
 
     def _stop(self) -> None:
         if self._running is not None:
@@ -271,7 +271,7 @@ def _lookup(name: str) -> App:
 
 
 async def _lookup_async(name: str) -> App:
-    return await _in_thread(lambda: _lookup(name))
+    return await in_thread(lambda: _lookup(name))
 
 
 App.lookup = Dual(_lookup, _lookup_async)
@@ -357,12 +357,6 @@ def _sources(app: App, app_id: str) -> list[FunctionSource]:
             )
         sources.append(source)
     return sources
-
-
-async def _in_thread(act: Callable[[], R]) -> R:
-    import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
-
-    return await asyncio.to_thread(act)
 
 
 def _environment(app: App) -> Mapping[str, Any]:

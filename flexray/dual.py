@@ -148,3 +148,10 @@ class DualIterable(Generic[P, T]):
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         """The same outputs as an async iterator."""
         return self._asynchronous(*args, **kwargs)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """What it returns, for a coroutine, whose event loop goes on meanwhile."""
+    import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
+
+    return await asyncio.to_thread(work)

@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Generic, ParamSpec, Self, TypedDict, TypeVar, 
 from flexray import backend
 from flexray.call import FunctionCall
 from flexray.config import AutoscalerSettings, FunctionConfig, check_options
+from flexray.core.cron import next_tick
 from flexray.decorators import marks_of
-from flexray.dual import Dual, DualIterable
+from flexray.dual import Dual, DualIterable, in_thread
 from flexray.errors import ExecutionError, InvalidError
 from flexray.generators import results, results_async
 from flexray.mapping import Map, MapOptions, arguments_in, check_iterators, logger, spread, zipped
 from flexray.outcome import value_of
+from flexray.schedule import Schedule
 from flexray.spawning import Spawning, lasting, needs_wait
 from flexray.variants import Variant, Variants, overridden, suffix
 
@@ -93,6 +95,7 @@ class Function(Variants, Generic[P, R]):
             check_batched(config.name, raw)
         if config.schedule is not None:
             _check_scheduled(config.name, raw)
+            _check_comes(config.name, config.schedule)
         self.__name__ = config.name
         self.__doc__ = raw.__doc__
         self.__wrapped__ = raw
@@ -249,9 +252,9 @@ class Function(Variants, Generic[P, R]):
         return spawning.finish(spawning.add_whole(lasting(args, kwargs, self._method)))
 
     async def _spawn_async(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
-        spawning = await _in_thread(lambda: self._spawning("spawn"))
+        spawning = await in_thread(lambda: self._spawning("spawn"))
         if needs_wait(args, kwargs):
-            arguments = await _in_thread(lambda: lasting(args, kwargs, self._method))
+            arguments = await in_thread(lambda: lasting(args, kwargs, self._method))
         else:
             arguments = lasting(args, kwargs, self._method)
         return spawning.finish(await spawning.add_whole_async(arguments))
@@ -283,7 +286,7 @@ class Function(Variants, Generic[P, R]):
         else:
             inputs, _ = zipped(iterators)
         given = _checked_kwargs(f"spawn_map of {self.name}", kwargs)
-        spawning = await _in_thread(lambda: self._spawning("spawn_map"))
+        spawning = await in_thread(lambda: self._spawning("spawn_map"))
         return await spawning.run_async(inputs, given, self._method)
 
     def _spawning(self, method: str) -> Spawning[R]:
@@ -418,7 +421,7 @@ class Function(Variants, Generic[P, R]):
         return self._connect()[1].update_autoscaler(self._pool_id(), given)
 
     async def _update_autoscaler_async(self, **changes: Any) -> AutoscalerSettings:
-        return await _in_thread(lambda: self._update_autoscaler(**changes))
+        return await in_thread(lambda: self._update_autoscaler(**changes))
 
     @property
     def get_current_stats(self) -> Dual[[], Stats]:
@@ -431,7 +434,7 @@ class Function(Variants, Generic[P, R]):
         return Stats(**{**told, "settings": told["settings"] or self._config.autoscaler})
 
     async def _get_current_stats_async(self) -> Stats:
-        return await _in_thread(self._get_current_stats)
+        return await in_thread(self._get_current_stats)
 
     def _new(self, variant: Variant) -> Self:
         return type(self)(self._home, self._raw, self._options, variant)
@@ -552,12 +555,6 @@ def _warn_in_loop(name: str) -> None:
         )
 
 
-async def _in_thread(work: Callable[[], R]) -> R:
-    import asyncio  # noqa: PLC0415  # Whoever runs this has imported it already.
-
-    return await asyncio.to_thread(work)
-
-
 async def _zipped_async(iterators: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...]]:
     """The argument tuples of a map over iterators of both kinds; the shortest wins."""
     sources = [i.__aiter__() if hasattr(i, "__aiter__") else iter(i) for i in iterators]
@@ -606,3 +603,10 @@ def _check_scheduled(name: str, function: Callable[..., Any]) -> None:
             f"{name} is scheduled and cannot be called without arguments: {error}",
             "give its parameters defaults, or schedule a function that calls it",
         ) from None
+
+
+def _check_comes(name: str, schedule: Schedule) -> None:
+    if next_tick(schedule, 0.0) is None:
+        raise InvalidError(
+            f"{name} is scheduled by {schedule}, which never comes", "look at its day and month"
+        )

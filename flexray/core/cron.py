@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 from flexray.schedule import Allowed, Cron, Period, Schedule
 
-HORIZON_DAYS = 366 * 28 + 1
-"""Every date that there is comes within 28 years, the 29th of February on a Monday included."""
+HORIZON_DAYS = 366 * 8 + 1
+"""Every date that there is comes within eight years: there is a 29th of February."""
 MINUTE = timedelta(minutes=1)
 SHIFT = timedelta(hours=3)
 """No clock is put forward or back by more."""

@@ -161,8 +161,8 @@ class Controller:
         They are kept by the hundred, so that few starts wait for the disk.
         """
         if number > self._used_numbers.get(pool_id, 0):
-            self._used_numbers[pool_id] = number + NUMBERS_KEPT - 1
             self._store.save_used_number(pool_id, number + NUMBERS_KEPT - 1)
+            self._used_numbers[pool_id] = number + NUMBERS_KEPT - 1
 
     async def pool_config(self, pool_id: str) -> FunctionConfig:
         """The options of a pool as they are now."""
@@ -206,7 +206,7 @@ class Controller:
         mine = {i: host for i, host in self._pools.items() if host.spec.app_id == app_id}
         with self._store.transaction():
             for pool_id, host in mine.items():
-                self._save_first_container(pool_id, host.pool.next_container)
+                self._store.save_first_container(pool_id, host.pool.next_container)
             self._store.save_version(app_id, app.version, token, data)
             self._store.drop_old_code(app_id, VERSIONS_KEPT)
             self._store.save_app(app_id, data)
@@ -215,7 +215,8 @@ class Controller:
             cursors = {i: at for i, at in self._store.cursors().items() if i.startswith(f"{app_id}/")}
             for pool_id in set(cursors) - crons:  # Periods begin anew.
                 self._store.delete_cursor(pool_id)
-        for pool_id in mine:
+        for pool_id, host in mine.items():
+            self._first_containers[pool_id] = host.pool.next_container
             self._overridden.pop(pool_id, None)
         former = self._apps.get(app_id)
         for spec in () if former is None else former.pools:
@@ -239,58 +240,11 @@ class Controller:
                 self._remove(pool_id, host)
         self._schedule(app, {pool_id: at for pool_id, at in cursors.items() if pool_id in crons})
 
-    # Schedules.
-
-    def _schedule(self, app: AppSpec, cursors: Mapping[str, float]) -> None:
-        """Its functions run by the clock: from their last ticks on, or from its deploy."""
-        for spec in app.pools:
-            if spec.config.schedule is not None:
-                after = cursors.get(spec.pool_id, app.deployed_at)
-                self._schedules.set(spec.pool_id, spec.config.schedule, after)
-
-    def _run_due(self) -> None:
-        for due in self._schedules.due(self.clock()):
-            if due.missed:
-                self._note_missed(due)
-            else:
-                task = asyncio.get_running_loop().create_task(self._fire(due))
-                self._firing.add(task)
-                task.add_done_callback(self._firing.discard)
-
-    async def _fire(self, due: Due) -> None:
-        """Spawn the function; the call's id is that of the tick, so whatever happens there is one call."""
-        while (spec := self._specs.get(due.pool_id)) is not None:
-            try:
-                await spawn_scheduled(spec, due.tick)
-                self._note_tick(due)
-            except (RayError, ExecutionError) as error:
-                logger.warning("%s cannot be run by its schedule yet: %s", due.pool_id, error)
-            else:
-                return
-            if self.clock() - due.tick > LATE_S:
-                self._note_missed(due)
-                return
-            await asyncio.sleep(FIRE_AGAIN_S)
-
-    def _note_tick(self, due: Due) -> None:
-        """A restart goes on after this tick, or after a later one that was noted before."""
-        if due.pool_id in self._specs and due.tick > self._store.cursors().get(due.pool_id, 0.0):
-            self._store.save_cursor(due.pool_id, due.tick)
-
-    def _note_missed(self, due: Due) -> None:
-        self._note_tick(due)
-        at = datetime.fromtimestamp(due.tick, UTC).isoformat(timespec="seconds")
-        logger.warning("%s was not run by its schedule at %s: nobody was there to do it", due.pool_id, at)
-
     def _remove(self, pool_id: str, host: PoolHost) -> None:
         """Its function is gone: what waits may run; then the pool is forgotten as any that is not used."""
         window = host.spec.config.autoscaler.scaledown_window
         host.change_settings(AutoscalerSettings(scaledown_window=window))
         self._variants[pool_id] = time.monotonic()
-
-    def _save_first_container(self, pool_id: str, number: int) -> None:
-        self._first_containers[pool_id] = number
-        self._store.save_first_container(pool_id, number)
 
     def _keep_packages(self, specs: Iterable[PoolSpec]) -> None:
         """Ask Ray to keep what was uploaded, for nodes that come later; again as long as it is deployed."""
@@ -442,6 +396,49 @@ class Controller:
     def _forget_users(self, pool_id: str) -> None:
         for process in self._users.pop(pool_id, {}):
             self._store.delete_dispatcher(f"{process} {pool_id}")
+
+    # Schedules.
+
+    def _schedule(self, app: AppSpec, cursors: Mapping[str, float]) -> None:
+        """Its functions run by the clock: from their last ticks on, or from its deploy."""
+        for spec in app.pools:
+            if spec.config.schedule is not None:
+                after = cursors.get(spec.pool_id, app.deployed_at)
+                self._schedules.set(spec.pool_id, spec.config.schedule, after)
+
+    def _run_due(self) -> None:
+        for due in self._schedules.due(self.clock()):
+            if due.missed:
+                self._note_missed(due)
+            else:
+                task = asyncio.get_running_loop().create_task(self._fire(due))
+                self._firing.add(task)
+                task.add_done_callback(self._firing.discard)
+
+    async def _fire(self, due: Due) -> None:
+        """Spawn the function; the call's id is that of the tick, so whatever happens there is one call."""
+        while (spec := self._specs.get(due.pool_id)) is not None:
+            try:
+                await spawn_scheduled(spec, due.tick)
+                self._note_tick(due)
+            except (RayError, ExecutionError) as error:
+                logger.warning("%s cannot be run by its schedule yet: %s", due.pool_id, error)
+            else:
+                return
+            if self.clock() - due.tick > LATE_S:
+                self._note_missed(due)
+                return
+            await asyncio.sleep(FIRE_AGAIN_S)
+
+    def _note_tick(self, due: Due) -> None:
+        """A restart goes on after this tick, or after a later one that was noted before."""
+        if due.pool_id in self._specs:
+            self._store.save_cursor(due.pool_id, due.tick)
+
+    def _note_missed(self, due: Due) -> None:
+        self._note_tick(due)
+        at = datetime.fromtimestamp(due.tick, UTC).isoformat(timespec="seconds")
+        logger.warning("%s was not run by its schedule at %s: nobody was there to do it", due.pool_id, at)
 
     # Pools.
 

@@ -26,13 +26,14 @@ class Launcher:
     """Starts containers one after another, off the event loop."""
 
     def __init__(self, use_number: Callable[[str, int], None]) -> None:
-        self.use_number = use_number
+        self._use_number = use_number
         """Called with a pool and the number of a container of it, before that is started."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
         self._thread.submit(_export)
 
     async def start(self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
         """The handle of a new container; Ray may place it whenever it can."""
+        self._use_number(spec.pool_id, int(container_id.rpartition("#")[2]))
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, _create, container_id, spec, spec_data, slots)
 

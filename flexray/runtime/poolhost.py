@@ -42,7 +42,7 @@ from flexray.core.events import (
 from flexray.core.ledger import State
 from flexray.core.pool import Pool, PoolConfig
 from flexray.core.scaling import Scaling
-from flexray.errors import ContainerStartError
+from flexray.errors import ContainerStartError, ExecutionError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.placement import actor_options, infeasible, shape
@@ -111,7 +111,6 @@ class PoolHost:
                 case AnswerReport(dispatcher_id, report_number, reply):
                     self._answer(dispatcher_id, report_number, reply)
                 case StartContainer(container_id):
-                    self._launcher.use_number(self.spec.pool_id, int(container_id.rpartition("#")[2]))
                     self._run(self._start(container_id))
                 case StopContainer(container_id, placed):
                     self._run(self._stop(container_id, placed=placed))
@@ -209,16 +208,21 @@ class PoolHost:
             handle = await self._launcher.start(
                 container_id, self.spec, self._spec_data, self.pool.ledger.slots
             )
+        except ExecutionError as error:  # The disk is full, so that its number cannot be kept.
+            self._not_started(container_id, error.sentence(), permanent=False)
+            return
         except Exception as error:  # noqa: BLE001  # Ray refuses bad options in many ways.
-            failure = self._failure(f"Ray refuses to create it: {error}")
-            self.handle(StartFailed(container_id, failure, permanent=True))
-            self.handle(ContainerLost(container_id, str(error)))
+            self._not_started(container_id, f"Ray refuses to create it: {error}", permanent=True)
             return
         self._handles[container_id] = handle
         if self.closed:
             await self._end(container_id)
         else:
             await self._follow(container_id)
+
+    def _not_started(self, container_id: str, reason: str, *, permanent: bool) -> None:
+        self.handle(StartFailed(container_id, self._failure(reason), permanent=permanent))
+        self.handle(ContainerLost(container_id, reason))
 
     async def _follow(self, container_id: str) -> None:
         """See a container through its life; the error that ends it is Ray's word of its death."""

@@ -150,8 +150,13 @@ class Store(Database):
         self._run("DELETE FROM overrides WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
 
     def save_cursor(self, schedule_id: str, fired_at: float) -> None:
-        """Keep when the schedule last fired, in seconds since the epoch of Unix."""
-        self._run("INSERT OR REPLACE INTO cursors VALUES (?, ?)", schedule_id, fired_at)
+        """Keep when the schedule last fired, in seconds since the epoch of Unix, if no later time is kept."""
+        self._run(
+            "INSERT INTO cursors VALUES (?, ?) "
+            "ON CONFLICT (schedule_id) DO UPDATE SET fired_at = max(fired_at, excluded.fired_at)",
+            schedule_id,
+            fired_at,
+        )
 
     def cursors(self) -> dict[str, float]:
         """Schedule id to when it last fired, by id."""

@@ -207,6 +207,7 @@ HOURLY = flexray.Period(hours=1)
             "a decorated function has one",
         ),
         (lambda app: app.cls(schedule=HOURLY)(Model), "class Model has a schedule"),
+        (lambda app: app.function(schedule=flexray.Cron("0 0 30 2 *"))(os.getpid), "which never comes"),
         (
             lambda app: app.function(schedule=HOURLY)(
                 flexray.batched(max_batch_size=2, wait_ms=0)(lambda x=1: x)

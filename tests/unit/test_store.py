@@ -41,7 +41,9 @@ def test_what_was_saved_is_there_after_a_restart(path: Path) -> None:
         before.save_dispatcher("d-1")
         before.save_dispatcher("d-1")
         before.save_override("shop/resize", '{"min_containers": 2}')
+        before.save_cursor("shop/nightly", 1_600_000_000.5)
         before.save_cursor("shop/nightly", 1_700_000_000.5)
+        before.save_cursor("shop/nightly", 1_650_000_000.5)
     with Store(path) as after:
         assert after.apps() == {"ap-1": b"one", "ap-2": b"\x00two"}
         assert after.dispatchers() == ["d-1"]
