@@ -349,7 +349,7 @@ class Method(Function[P, R], Generic[P, R]):
         app_id = cast(str, self._home.app_id)
         _, base = self._cls.pool_of(app_id, {})
         if pool_id != base:
-            connected.open_variant(app_id, pool_id, base, self._cls.config, self._parameters)
+            connected.open_variant(pool_id, base, self._cls.config, self._cls.varied, self._parameters)
         self._connection = (app_id, connected, connected.client(pool_id, self._cls.config))
         return self._connection
 

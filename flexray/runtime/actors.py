@@ -42,8 +42,9 @@ class _Calls:
         self._container = BaseContainer(*args, **kwargs)
 
     @_control
-    def placed(self) -> None:
-        """Return as soon as there is a process."""
+    def placed(self) -> str:
+        """The id of its node, as soon as there is a process."""
+        return str(ray.get_runtime_context().get_node_id())
 
     @_control
     def reclaim(self, dispatcher_id: str, batch_id: int) -> Any:

@@ -46,7 +46,7 @@ from flexray.errors import ContainerStartError, ExecutionError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.placement import actor_options, infeasible, shape
-from flexray.runtime.wire import EXIT_GRACE_S, LoadAnswer, PoolSpec, encode
+from flexray.runtime.wire import EXIT_GRACE_S, ContainerInfo, LoadAnswer, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
 
@@ -74,6 +74,8 @@ class PoolHost:
         self._spec_data = encode(spec)
         self._launcher = launcher
         self._handles: dict[str, Handle] = dict(found or {})
+        self._nodes: dict[str, str] = {}
+        """Where containers are, once they are placed."""
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -229,7 +231,7 @@ class PoolHost:
         handle = self._handles[container_id]
         while True:
             try:
-                await handle.placed.remote()
+                self._nodes[container_id] = await handle.placed.remote()
                 self.handle(ContainerPlaced(container_id))
                 answer: LoadAnswer = await handle.load.remote()
                 if answer.ready:
@@ -252,6 +254,7 @@ class PoolHost:
 
     def _lost(self, container_id: str, cause: str) -> None:
         self._handles.pop(container_id, None)
+        self._nodes.pop(container_id, None)
         self.handle(ContainerLost(container_id, cause))
 
     async def _stop(self, container_id: str, *, placed: bool) -> None:
@@ -300,6 +303,32 @@ class PoolHost:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         why = infeasible(actor_options(self.spec.config.resources, nodes), nodes)
         return reason if why is None else f"{reason}: {why.splitlines()[0]}"
+
+    # Looks.
+
+    def containers(self) -> list[ContainerInfo]:
+        """Its containers, in the order in which they were started."""
+        now, clock = time.monotonic(), time.time()
+        return [
+            ContainerInfo(
+                container_id=container.container_id,
+                app=self.spec.app_id,
+                function=self.spec.function_name,
+                state="draining" if container.draining else container.state.value,
+                since=clock - (now - container.launched_at),
+                busy=len(container.leases),
+                slots=container.slots,
+                outdated=container.outdated,
+                node=self._nodes.get(container.container_id),
+            )
+            for container in self.pool.ledger.containers.values()
+        ]
+
+    async def kill(self, container_id: str) -> None:
+        """End a container now, whatever it does; Ray's word of its death follows."""
+        handle = self._handles.get(container_id)
+        if handle is not None:
+            await self._launcher.kill(handle)
 
     # Notices.
 
