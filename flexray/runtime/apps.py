@@ -17,7 +17,7 @@ from flexray.config import AutoscalerSettings, FunctionConfig, overlaid
 from flexray.core.pool import FORGET_S
 from flexray.errors import ExecutionError, NotFoundError
 from flexray.runtime.launcher import Handle, Launcher
-from flexray.runtime.poolhost import PoolHost
+from flexray.runtime.poolhost import Left, PoolHost
 from flexray.runtime.probe import check_loads
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_of
@@ -39,6 +39,7 @@ from flexray.schedule import Cron
 NUMBERS_KEPT = 100
 VERSIONS_KEPT = 10
 """Versions of an app whose code is kept, for rollbacks."""
+FORGET_EVERY_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 """How long the end of an app waits for Ray's word that its containers are dead."""
 
@@ -48,6 +49,9 @@ class Apps:
 
     def __init__(self, store: Store, users: Users, clockwork: Clockwork, clock: Callable[[], float]) -> None:
         self.pools: dict[str, PoolHost] = {}
+        self.awake: dict[PoolHost, None] = {}
+        """Pools in which something has happened and time may change something; whoever ticks them drops those
+        that are idle."""
         self.apps: dict[str, AppSpec] = {}
         self._store = store
         self._users = users
@@ -67,6 +71,8 @@ class Apps:
         self._deploying: dict[str, asyncio.Lock] = {}
         self._stops: dict[str, int] = {}
         """How often each app was stopped, for a deploy that is under way."""
+        self._forgotten_at = float("-inf")
+        """When idle pools were looked for last."""
         self._overridden: dict[str, None] = {}
         """Pools whose settings were changed: they are kept."""
 
@@ -116,9 +122,11 @@ class Apps:
             is_template=False,
         )
 
-    def _add_pool(self, spec: PoolSpec, epoch: int, **recovered: Any) -> None:
+    def _add_pool(self, spec: PoolSpec, epoch: int, left: Left | None = None) -> None:
         numbers = self._used_numbers.get(spec.pool_id, 0) + 1, self._first_containers.get(spec.pool_id, 0)
-        self.pools[spec.pool_id] = PoolHost(spec, epoch, self._launcher, numbers=numbers, **recovered)
+        self.pools[spec.pool_id] = PoolHost(
+            spec, epoch, self._launcher, self.awake, numbers=numbers, left=left
+        )
 
     def _use_number(self, pool_id: str, number: int) -> None:
         """A container gets this number, and no other of the pool ever: callers remember dead ones by name.
@@ -158,12 +166,19 @@ class Apps:
         host.change_settings(settings)
         return settings
 
-    def forget_idle(self, host: PoolHost) -> None:
-        """Drop a pool that was added, has nothing and was used by nobody for a minute; it may come again."""
-        pool_id, app_id = host.spec.pool_id, host.spec.app_id
-        if not self._is_forgettable(host):
+    def forget_idle(self) -> None:
+        """Drop pools that were added and that nobody has used for a minute; they may come again."""
+        if time.monotonic() < self._forgotten_at + FORGET_EVERY_S:
             return
-        if self.apps[app_id].is_pinned:  # As a whole: its callers look it up again.
+        self._forgotten_at = time.monotonic()
+        for pool_id in list(self._added):
+            host = self.pools.get(pool_id)
+            if host is not None and self._is_forgettable(host):
+                self._forget(host)
+
+    def _forget(self, host: PoolHost) -> None:
+        pool_id, app_id = host.spec.pool_id, host.spec.app_id
+        if self.apps[app_id].is_pinned:  # As a whole, and it is opened again as a whole.
             if all(self._is_forgettable(one) for one in self._pools_of(app_id).values()):
                 self._take_out(app_id)
             return
@@ -470,13 +485,8 @@ class Apps:
         self, spec: PoolSpec, found: dict[str, Handle], overrides: Mapping[str, AutoscalerSettings]
     ) -> None:
         mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
-        self._add_pool(
-            spec,
-            self._epoch,
-            settings=overrides.get(spec.pool_id),
-            found=mine,
-            expected=self._users.of(spec.pool_id),
-        )
+        left = Left(overrides.get(spec.pool_id), mine, self._users.of(spec.pool_id))
+        self._add_pool(spec, self._epoch, left)
 
 
 def _keep_packages(specs: Iterable[PoolSpec]) -> None:

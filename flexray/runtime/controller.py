@@ -24,6 +24,7 @@ from flexray.runtime.apps import Apps, not_running, similar
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
 from flexray.runtime.liveness import is_alive
+from flexray.runtime.poolhost import PoolHost
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
@@ -62,7 +63,7 @@ class Controller:
         self._users = Users(store)
         self._clockwork = Clockwork(store, self._wall_clock)
         self._apps = Apps(store, self._users, self._clockwork, self._wall_clock)
-        self._pools = self._apps.pools
+        self._pools, self._awake = self._apps.pools, self._apps.awake
         self._began_at = time.time()
         self._unknown_since: dict[str, float] = {}
         found = _containers_in_ray()
@@ -240,32 +241,37 @@ class Controller:
         while True:
             now = time.monotonic()
             whole = now >= due_at
+            for host in list(self._awake):
+                if whole or host.pool.is_sharing:
+                    self._tick_pool(host)
             if whole:
                 due_at = now + TICK_S
-            for host in list(self._pools.values()):
-                try:
-                    if host.pool.is_sharing or (whole and not host.is_idle):
-                        host.handle(Ticked())
-                    elif whole:
-                        self._apps.forget_idle(host)
-                except Exception:
-                    logger.exception("in pool %s", host.spec.pool_id)
-            if whole:
                 try:
                     self._clockwork.run_due()
                     self._say_what_waits()
+                    self._apps.forget_idle()
                 except Exception:
                     logger.exception("of schedules, or of what inputs wait for")
-            sharing = any(host.pool.is_sharing for host in self._pools.values())
+            sharing = any(host.pool.is_sharing for host in self._awake)
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
 
+    def _tick_pool(self, host: PoolHost) -> None:
+        """The next event wakes it where it is idle: hundreds of pools that nobody calls cost nothing."""
+        if host.is_idle:
+            self._awake.pop(host, None)
+            return
+        try:
+            host.handle(Ticked())
+        except Exception:
+            logger.exception("in pool %s", host.spec.pool_id)
+
     def _say_what_waits(self) -> None:
-        found = {pool_id: host.standstill() for pool_id, host in self._pools.items() if not host.is_idle}
+        found = {host.spec.pool_id: host.standstill() for host in self._awake}
         stuck = {pool_id: standstill for pool_id, standstill in found.items() if standstill is not None}
         names = {pool_id: host.spec.function_name for pool_id, host in self._pools.items()} if stuck else {}
         said = notices(stuck, names)
-        for pool_id in found:
-            self._pools[pool_id].say(said.get(pool_id))
+        for host in list(self._awake):
+            host.say(said.get(host.spec.pool_id))
 
     async def _keep_all_packages(self) -> None:
         while True:
@@ -280,9 +286,9 @@ class Controller:
         while True:
             await asyncio.sleep(LIVENESS_EVERY_S)
             self._users.forget_where(self._has_nothing)
-            silent = {i for host in self._pools.values() for i in host.pool.silent()}
+            silent = {i for host in self._awake for i in host.pool.silent()}
             openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
-            recovering = [host.spec.pool_id for host in self._pools.values() if host.pool.recovering]
+            recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]
             expected = {process for pool_id in recovering for process in self._users.of(pool_id)}
             for process in sorted(silent | openers | expected):
                 try:

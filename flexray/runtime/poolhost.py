@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterable
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -55,6 +55,18 @@ UNREACHED_PAUSE_S = 0.5
 STOP_GRACE_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier controller left of a pool."""
+
+    settings: AutoscalerSettings | None = None
+    """Changed since its deploy."""
+    found: Mapping[str, Handle] = field(default_factory=dict)
+    """Its containers."""
+    users: Iterable[str] = ()
+    """The processes that used it."""
+
+
 class PoolHost:
     """One pool with its actors and its parked reports; lives on the controller's event loop."""
 
@@ -63,17 +75,18 @@ class PoolHost:
         spec: PoolSpec,
         epoch: int,
         launcher: Launcher,
+        awake: dict[PoolHost, None],
         *,
-        settings: AutoscalerSettings | None = None,
-        found: dict[str, Handle] | None = None,
-        expected: Iterable[str] = (),
         numbers: tuple[int, int] = (1, 0),
+        left: Left | None = None,
     ) -> None:
+        left = left or Left()
         self.spec = spec
         self.closed = False
         self._spec_data = encode(spec)
         self._launcher = launcher
-        self._handles: dict[str, Handle] = dict(found or {})
+        self._awake = awake
+        self._handles: dict[str, Handle] = dict(left.found)
         self._nodes: dict[str, str] = {}
         """Where containers are, once they are placed."""
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
@@ -85,7 +98,7 @@ class PoolHost:
         config = PoolConfig(
             name=spec.pool_id,
             epoch=epoch,
-            settings=settings or spec.config.autoscaler,
+            settings=left.settings or spec.config.autoscaler,
             limits=spec.config.limits,
             slots=spec.config.slots,
             target_slots=spec.config.target_slots,
@@ -95,7 +108,7 @@ class PoolHost:
             first_container=numbers[0],
             outdated_below=numbers[1],
             found=tuple(self._handles),
-            expected_dispatchers=tuple(expected),
+            expected_dispatchers=tuple(left.users),
         )
         self.pool = Pool(config, time.monotonic())
         for container_id in list(self._handles):
@@ -108,6 +121,7 @@ class PoolHost:
         """Take in one event and perform what follows."""
         if self.closed:
             return
+        self._awake[self] = None
         for effect in self.pool.handle(event, time.monotonic()):
             match effect:
                 case AnswerReport(dispatcher_id, report_number, reply):
@@ -158,6 +172,7 @@ class PoolHost:
     def close(self) -> None:
         """End every container, busy or not, and release every parked report."""
         self.closed = True
+        self._awake.pop(self, None)
         for answer in self._parked.values():
             if not answer.done():
                 answer.set_result(None)
