@@ -199,6 +199,40 @@ def test_scheduled_scaling_warms_a_pool_and_lets_it_go(head: Head) -> None:
     assert "hello early bird" in printed
 
 
+def test_web_scraper_reads_every_page_once_and_finds_the_broken_link(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "web_scraper.py")
+
+    rows = re.findall(r"^ +(\d)  (/\S*) +(\d+) +[\d,]+ ms  (.+)$", printed, re.MULTILINE)
+    steps, paths = [row[0] for row in rows], [row[1] for row in rows]
+    assert list(steps) == sorted(steps)
+    assert [steps.count(step) for step in "0123"] == [1, 7, 19, 20]
+    assert len(set(paths)) == len(paths) == 47
+    assert ("0", "/", "8", "The island's own pages") in rows
+    assert ("2", "/lighthouse/keeper", "3", "Keeper, lighthouse  [attempt 2]") in rows
+    assert ("3", "/harbour/tides.csv", "0", "(text/csv)") in rows
+    assert printed.count("[attempt") == 1
+    assert "/school/marks" not in printed  # Its robots.txt says so.
+    assert "/calendar/4" not in printed  # Too far away.
+    assert re.search(
+        r"^broken links: 1\n  /market/bargains  404 Not Found, linked from /market and /weather/storms$",
+        printed,
+        re.MULTILINE,
+    )
+    ((elapsed_s, in_a_row_s),) = re.findall(
+        r"^pages: 47 in (\S+) s; one after the other they take (\S+) s", printed, re.MULTILINE
+    )
+    assert float(elapsed_s) < float(in_a_row_s)
+
+
+def test_web_scraper_runs_by_the_clock_where_it_is_deployed(head: Head) -> None:
+    environment = {**head.environment, "PYTHONPATH": str(REPOSITORY)}
+    program = Path(__file__).with_name("scraper_deployed.py")
+    printed = Head(head.folder, environment).run("python", program, EXAMPLES)
+
+    assert "pages: 8 in " in printed
+    assert "broken links: 0\nlinks that lead elsewhere: 1" in printed
+
+
 def test_a_program_that_is_connected_by_ray_client_has_all_of_it(head: Head, tmp_path: Path) -> None:
     (tmp_path / "shipped.txt").write_text("it came along")
     environment = {**head.environment, "CLIENT_ADDRESS": head.client, "PYTHONPATH": str(REPOSITORY)}
