@@ -25,7 +25,7 @@ BROKEN = "/market/bargains"
 FAILS_ONCE = "/lighthouse/keeper"
 PRIVATE = "/school/marks"
 NO_HTML = "/harbour/tides.csv"
-SLOW_S, QUICK_S = 1.0, 0.25
+SLOW_S, QUICK_S = 0.6, 0.2
 
 
 def pages() -> dict[str, list[str]]:

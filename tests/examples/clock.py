@@ -1,14 +1,17 @@
-"""The clock of the schedules of the cluster that RAY_ADDRESS names, moved as a test likes.
+"""Moves the clock of the schedules of the cluster that RAY_ADDRESS names, as the lines of its input say.
 
-python clock.py 2026-07-01T06:00:01-04:00 [APP/FUNCTION MIN_CONTAINERS]
-
-moves it there, where it stands, and then waits until that function keeps so many warm.
+`2026-07-01T06:00:01-04:00` stops it at that time; `2026-07-01T06:00:01-04:00 shop/serve 2` then waits until
+that function keeps so many containers warm. A line of output says that it is done; at the end the clock goes
+right again.
 """
+
+# ruff: noqa: T201
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -31,17 +34,27 @@ def _set(controller: Any, at: float | None) -> None:
 
 
 def wait_for(function: str, min_containers: int) -> None:
-    """Until the function, as APP/FUNCTION, keeps so many warm, and they are ready."""
+    """Until the function, as APP/FUNCTION, keeps so many warm, and as many are ready."""
     found = flexray.Function.from_name(*function.split("/"))
 
     def keeps() -> bool:
         stats = found.get_current_stats()
-        return (stats.settings.min_containers, stats.containers["ready"]) == (min_containers, min_containers)
+        return stats.settings.min_containers == min_containers <= stats.containers["ready"]
 
     wait_until(keeps, timeout_s=30)
 
 
+def follow(lines: Iterable[str]) -> None:
+    try:
+        for line in lines:
+            at, *function = line.split()
+            move(datetime.fromisoformat(at).timestamp())
+            if function:
+                wait_for(function[0], int(function[1]))
+            print("done", flush=True)
+    finally:
+        move(None)
+
+
 if __name__ == "__main__":
-    move(datetime.fromisoformat(sys.argv[1]).timestamp() if sys.argv[1] != "now" else None)
-    if sys.argv[2:]:
-        wait_for(sys.argv[2], int(sys.argv[3]))
+    follow(sys.stdin)

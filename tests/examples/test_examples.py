@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -140,27 +138,6 @@ def test_the_notebook_runs_from_top_to_bottom(head: Head, tmp_path: Path) -> Non
     assert "max_containers=4" in text
     assert "image/png" in text
     assert "error" not in [output["output_type"] for output in outputs]
-
-
-def test_a_ray_job_scales_on_the_cluster_that_it_was_submitted_to(head: Head) -> None:
-    wait_until(lambda: dashboard_answers(head.dashboard), timeout_s=60)
-    printed = head.run(
-        "ray", "job", "submit", "--address", head.dashboard, "--working-dir", EXAMPLES, "--",
-        "python", "ray_job.py",
-    )  # fmt: skip
-
-    assert len(re.findall(r"data/\w+\.txt: \d+ lines, counted in a container", printed)) == 3
-    assert "succeeded" in printed
-
-
-def dashboard_answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return True  # It wants the token, so it is there.
-    except OSError:
-        return False
 
 
 def test_the_readmes_example_runs(head: Head, tmp_path: Path) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +16,38 @@ import nbformat
 import pytest
 import yaml
 
-from tests.examples.conftest import REPOSITORY, Desk, Head
+from flexray.cli.loading import find_app, load_file
+from flexray.runtime.placement import actor_options, infeasible
+from tests.examples.conftest import EXAMPLES, REPOSITORY, Desk, Head
 from tests.examples.pages import Reader, blocks_of
-from tests.examples.test_examples import dashboard_answers
 from tests.waiting import wait_until
 
 GUIDES = REPOSITORY / "docs" / "guides"
-CLOCK = Path(__file__).with_name("clock.py")
 
 
 @pytest.fixture
 def reader(head: Head, tmp_path: Path) -> Reader:
-    environment = {
-        **head.environment,
-        "RAY_API_SERVER_ADDRESS": head.dashboard,
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    return Reader(Desk(head.folder, environment), tmp_path)
+    environment = {**head.environment, "PYTHONPATH": str(REPOSITORY)}
+    return Reader(Desk(head.folder, {**environment, "RAY_API_SERVER_ADDRESS": head.dashboard}), tmp_path)
 
 
-def test_a_ray_job_is_submitted_and_deploys_an_app(head: Head, reader: Reader) -> None:
+def test_a_ray_job_scales_on_its_cluster_and_deploys_an_app(head: Head, reader: Reader) -> None:
     wait_until(lambda: dashboard_answers(head.dashboard), timeout_s=60)
+    shutil.copytree(EXAMPLES / "data", reader.folder / "data")
     for block in blocks_of(GUIDES / "ray-jobs.md"):
         reader.follow(block)
+    example = (EXAMPLES / "ray_job.py").read_text(encoding="utf-8")
+    assert example.endswith('"""\n\n' + (reader.folder / "ray_job.py").read_text(encoding="utf-8"))
+
+
+def dashboard_answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True  # It wants the token, so it is there.
+    except OSError:
+        return False
 
 
 def test_the_cells_of_a_notebook_print_what_is_below_them(reader: Reader) -> None:
@@ -55,32 +71,63 @@ def shown(output: Any) -> str:
     return str(output.text if output.output_type == "stream" else output.data["text/plain"])
 
 
-def test_a_clusters_file_is_valid_and_its_pools_say_why_they_wait(reader: Reader) -> None:
-    for block in blocks_of(GUIDES / "clusters.md"):
-        reader.follow(block)
-    reader.run("python", "shop.py")
-    check_cluster((reader.folder / "cluster.yaml").read_text())
-
-
-def check_cluster(text: str) -> None:
-    """Ray would take the file."""
+def test_a_cluster_can_hold_what_its_app_asks_for(tmp_path: Path) -> None:
+    """Without a cloud: Ray takes the file, and its types of nodes have what the functions need."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    given = yaml.safe_load(text)
-    prepared: Any = prepare_config(given)
-    validate_config(prepared)
-    assert prepared["head_node_type"] in prepared["available_node_types"]
+    nowhere = Reader(Desk(tmp_path, {}), tmp_path)
+    for block in blocks_of(GUIDES / "clusters.md"):
+        nowhere.follow(block)
+    config: Any = prepare_config(yaml.safe_load((tmp_path / "cluster.yaml").read_text(encoding="utf-8")))
+    validate_config(config)
+    types = config["available_node_types"]
+    nodes = [
+        {"Alive": True, "Resources": one["resources"], "Labels": one.get("labels", {})}
+        for name, one in types.items()
+        if name != config["head_node_type"]
+    ]
+    app = find_app(load_file(str(tmp_path / "shop.py")), None, "shop.py")
+    assert list(app.functions) == ["resize", "caption"]
+    for function in app.functions.values():
+        assert infeasible(actor_options(function.config.resources, nodes), nodes) is None
+    assert len(nodes) == len(app.functions)
 
 
-def test_the_clock_scales_a_deployed_app(reader: Reader) -> None:
-    def clock(at: str, *words: str) -> None:
-        reader.run("python", str(CLOCK), at, *words)
+Clock = Callable[..., None]
 
-    clock("2026-07-01T05:59:30-04:00")
-    try:
-        for block in blocks_of(GUIDES / "scheduled-scaling.md"):
-            if "function stats" in block.text:
-                clock("2026-07-01T06:00:01-04:00", "shop/serve", "2")
-            reader.follow(block)
-    finally:
-        clock("now")
+
+@pytest.fixture
+def move_clock(reader: Reader) -> Iterator[Clock]:
+    """Called with a time, and then with a function and the containers that it is to keep warm."""
+    command = [sys.executable, str(Path(__file__).with_name("clock.py"))]
+    environment = reader.desk.environment
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def move(*words: str) -> None:
+            process.stdin.write(" ".join(words) + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n", words
+
+        yield move
+        process.communicate()
+    assert process.returncode == 0
+
+
+def test_the_clock_scales_a_deployed_app(reader: Reader, move_clock: Clock) -> None:
+    move_clock("2026-07-01T05:59:30-04:00")
+    for block in blocks_of(GUIDES / "scheduled-scaling.md"):
+        if "function stats" in block.text:
+            move_clock("2026-07-01T06:00:01-04:00", "shop/serve", "2")
+        if "function autoscaler" in block.text:
+            move_clock("2026-07-01T22:00:01-04:00", "shop/serve", "0")
+        reader.follow(block)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [REPOSITORY / "README.md", *GUIDES.glob("*.md")]:
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == []
