@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import nbformat
 import pytest
 import yaml
 
-from flexray.cli.loading import find_app, load_file
 from flexray.runtime.placement import actor_options, infeasible
 from tests.examples.conftest import EXAMPLES, REPOSITORY, Desk, Head
 from tests.examples.pages import Reader, blocks_of
@@ -86,7 +86,7 @@ def test_a_cluster_can_hold_what_its_app_asks_for(tmp_path: Path) -> None:
         for name, one in types.items()
         if name != config["head_node_type"]
     ]
-    app = find_app(load_file(str(tmp_path / "shop.py")), None, "shop.py")
+    app = runpy.run_path(str(tmp_path / "shop.py"))["app"]
     assert list(app.functions) == ["resize", "caption"]
     for function in app.functions.values():
         assert infeasible(actor_options(function.config.resources, nodes), nodes) is None
