@@ -104,13 +104,14 @@ def move_clock(reader: Reader) -> Iterator[Clock]:
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        lines, answers = process.stdin, process.stdout
+        assert lines is not None
+        assert answers is not None
 
         def move(*words: str) -> None:
-            process.stdin.write(" ".join(words) + "\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "done\n", words
+            lines.write(" ".join(words) + "\n")
+            lines.flush()
+            assert answers.readline() == "done\n", words
 
         yield move
         process.communicate()
