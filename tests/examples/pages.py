@@ -130,7 +130,7 @@ def check_command(words: list[str], where: str) -> None:
         from ray.scripts.scripts import cli as command
     else:
         return
-    rest = words[1:]
+    rest: list[str] | None = words[1:]
     try:
         while rest is not None:
             context = command.make_context(command.name or words[0], rest)
