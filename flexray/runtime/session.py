@@ -390,6 +390,11 @@ def _start_ray(address: str | None) -> bool:
             "check the address; where the cluster uses token authentication set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH to the cluster's token, and where it does not, RAY_AUTH_MODE=disabled",
         ) from error
+    except ValueError as error:  # RAY_ADDRESS may be that of its dashboard, which `ray job submit` takes.
+        raise ExecutionError(
+            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')!r:.80} cannot be used here: {error}",
+            "name the head as host:port, as in 10.0.0.1:6379, or a Ray Client server as ray://host:10001",
+        ) from None
     except RuntimeError as error:  # Ray's word for another version of Ray or Python.
         if "ersion" not in str(error):
             raise
