@@ -187,6 +187,10 @@ class Controller:
         self._users.add(pool_id, report.dispatcher_id)
         return await host.report(report)
 
+    async def leave(self, process: str) -> None:
+        """A process ends in order: what it holds is taken back now, and its apps end."""
+        await self._lose_process(process)
+
     async def watch(self) -> None:
         """Parked: its failure tells a process that this controller is dead. It ends, for callers die too."""
         await asyncio.sleep(WATCH_S)

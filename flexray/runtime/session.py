@@ -7,6 +7,7 @@ changed but for one detached actor on the head node.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -46,6 +47,8 @@ from flexray.serialization import register_reference_type
 
 RESTART_TIMEOUT_S = 30.0
 RETRY_PAUSE_S = 0.1
+LEAVE_S = 0.5
+"""How long the end of a process waits for the controller to take its slots back."""
 REACHED_S = 3.0
 """A question that failed after so long had reached its actor."""
 
@@ -91,6 +94,8 @@ class Session:
     def _close(self) -> None:
         self._connection = None
         self.dispatcher.close()
+        with contextlib.suppress(ray.exceptions.RayError):  # Else its silence is noticed, seconds later.
+            ray.get(self.dispatcher.controller.leave.remote(self.process), timeout=LEAVE_S)
 
     @property
     def is_current(self) -> bool:
