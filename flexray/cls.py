@@ -174,6 +174,8 @@ class Cls(Variants):
         raise AttributeError(f"class {own} has no method {name!r} for containers")
 
     def _checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        if not parameters.keys() <= self.parameters.keys():
+            self.look_again()  # A newer version may have it.
         for name in parameters:
             if name not in self.parameters:
                 similar = difflib.get_close_matches(name, self.parameters, n=1)
@@ -235,9 +237,11 @@ class Obj:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_cls" not in self.__dict__:
             raise AttributeError(name)
+        if name in self._parameters:
+            return self._parameters[name]
         if name not in self._cls.methods:
-            if name in self._parameters:
-                return self._parameters[name]
+            self._cls.look_again()  # A newer version may have it.
+        if name not in self._cls.methods:
             similar = difflib.get_close_matches(name, self._cls.methods, n=1)
             hint = f"; did you mean {similar[0]}?" if similar else ""
             raise AttributeError(f"{self._cls.name} has no method {name!r} for containers{hint}")

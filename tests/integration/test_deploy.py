@@ -314,6 +314,31 @@ def test_a_variant_follows_its_function_though_the_handle_is_old(name: str) -> N
     assert (settings.max_containers, settings.scaledown_window) == (3, 30)
 
 
+def test_a_handle_sees_what_a_newer_version_has(name: str) -> None:
+    shop(name, 1).deploy()
+    model = flexray.Cls.from_name(name, "Model")
+    one = model()
+    assert one.times.remote(2) == (1, 6)
+    with pytest.raises(AttributeError, match="has no method 'plus'"):
+        _ = one.plus
+    with pytest.raises(InvalidError, match="has no parameter 'offset'"):
+        model(offset=1)
+    newer = flexray.App(name)
+
+    class Model:
+        factor: int = flexray.parameter(default=3)
+        offset: int = flexray.parameter(default=0)
+
+        @flexray.method()
+        def plus(self, x: int) -> int:
+            return x + self.offset
+
+    newer.cls(cpu=0)(Model)
+    newer.deploy()
+    assert model(offset=4).plus.remote(1) == 5
+    assert one.plus.remote(1) == 1
+
+
 def test_an_earlier_version_that_nobody_uses_is_forgotten_and_comes_again(name: str) -> None:
     for version in (1, 2):
         shop(name, version, scaledown_window=2).deploy()
