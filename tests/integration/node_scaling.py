@@ -76,9 +76,13 @@ class ScalingCluster:
     folder: Path
     driver: ProcessPoolExecutor
 
-    def run(self, work: Callable[..., Any], *args: Any, timeout_s: float = 110) -> Any:
-        """What a function of a module gives, run in the driver."""
-        return self.driver.submit(work, *args).result(timeout_s)
+    def run(self, work: Callable[..., Any], *args: Any, timeout_s: float = 90) -> Any:
+        """What a function of a module gives, run in the driver; one that hangs is the last there."""
+        try:
+            return self.driver.submit(work, *args).result(timeout_s)
+        except TimeoutError:
+            _end(self.driver)
+            raise
 
 
 def in_driver(body: Callable[[], None]) -> Callable[[ScalingCluster], None]:
@@ -264,3 +268,47 @@ def here() -> str:
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
+
+
+@dataclass(frozen=True)
+class Visit:
+    """How long it took until a GPU node that did not run had done something, and had gone again."""
+
+    bare_s: float
+    """From the creation of a bare Ray actor with a GPU to the answer to its first call."""
+    result_s: float
+    """From the call of a function with a GPU to its result."""
+    gone_s: float
+    """From that result to the moment when the node was gone: scaledown window, idle timeout, and the rest."""
+
+
+def gpu_node_visit(kind: str, window_s: float) -> Visit:
+    """One of each, from a cluster without workers. The kind says it: both get the same type of node."""
+    import ray
+
+    import flexray
+
+    wait_until(lambda: not workers(), 60, every_s=0.1)
+    began = time.monotonic()
+    actor = ray.remote(num_cpus=0, num_gpus=1, accelerator_type=kind)(Bare).remote()  # type: ignore[attr-defined]
+    ray.get(actor.answer.remote())
+    bare_s = time.monotonic() - began
+    ray.kill(actor)
+    wait_until(lambda: not workers(), 60, every_s=0.1)
+    app = flexray.App("visit")
+    function = app.function(cpu=0, gpu=kind, scaledown_window=window_s)(here)
+    with app.run():
+        function.get_current_stats()  # The controller runs, as it does on every cluster that is used.
+        began = time.monotonic()
+        node = function.remote()
+        result_s = time.monotonic() - began
+        began = time.monotonic()
+        wait_until(lambda: node not in workers(), 60, every_s=0.05)
+        return Visit(bare_s, result_s, time.monotonic() - began)
+
+
+class Bare:
+    """What a function is compared with."""
+
+    def answer(self) -> bool:
+        return True
