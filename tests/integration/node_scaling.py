@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -41,11 +42,8 @@ IDLE_TIMEOUT_S = 4.0
 STORE_BYTES = 80 * 1024 * 1024
 FOR_THE_HEAD = {
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-    "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
-    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
 }
 
 
@@ -105,12 +103,23 @@ def _run_body(module: str, name: str) -> None:
 @contextmanager
 def running_nodes(node_types: Mapping[str, NodeType]) -> Iterator[ScalingCluster]:
     """A cluster with these types of nodes, none of them running; about 6 s to start and 1 s to stop."""
+    with running_ray(functools.partial(cluster_config, node_types), _play_the_cloud) as cluster:
+        yield cluster
+
+
+Prepare = Callable[[Path, dict[str, str], dict[str, Any]], None]
+"""Gets ready in a folder, for a head with this environment, which it may change, and this cluster's file."""
+
+
+@contextmanager
+def running_ray(config: Callable[[str], dict[str, Any]], prepare: Prepare) -> Iterator[ScalingCluster]:
+    """A head with the file that `config` gives for its address, and no other node."""
     folder = Path(tempfile.mkdtemp(prefix="fn", dir="/tmp"))  # Short, for the paths of sockets.
     with ExitStack() as stack:
         reaper = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(folder)]
         stack.callback(stack.enter_context(subprocess.Popen(reaper, stdin=subprocess.PIPE)).communicate)
         environment = _environment(folder)
-        head, port = _start_head(folder, {**environment, **FOR_THE_HEAD}, node_types)
+        head, port = _start_head(folder, environment, config, prepare)
         stack.callback(_kill, head)
         address = f"127.0.0.1:{port}"
         driver = ProcessPoolExecutor(
@@ -120,6 +129,11 @@ def running_nodes(node_types: Mapping[str, NodeType]) -> Iterator[ScalingCluster
         with patch.dict(os.environ, environment, clear=True):
             driver.submit(int).result(90)
         yield ScalingCluster(address, folder, driver)
+
+
+def _play_the_cloud(_folder: Path, environment: dict[str, str], _config: dict[str, Any]) -> None:
+    environment["RAY_FAKE_CLUSTER"] = "1"
+    environment["RAY_CLOUD_INSTANCE_ID"] = environment["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] = HEAD_ID
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -138,18 +152,24 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _start_head(
-    folder: Path, environment: Mapping[str, str], node_types: Mapping[str, NodeType]
+    folder: Path,
+    environment: Mapping[str, str],
+    config: Callable[[str], dict[str, Any]],
+    prepare: Prepare,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """The head's process and port. Ray gives up now and then while it starts a node, so there are tries."""
     for number in range(1, HEADS_TRIED + 1):
         port, *others = _free_ports(4)
-        config = folder / f"cluster{number}.json"
-        config.write_text(json.dumps(cluster_config(node_types, f"127.0.0.1:{port}")))
-        log = folder / f"head{number}.log"
+        mine = folder / f"head{number}"
+        mine.mkdir()
+        content, headwise = config(f"127.0.0.1:{port}"), {**environment, **FOR_THE_HEAD}
+        prepare(mine, headwise, content)
+        (mine / "cluster.json").write_text(json.dumps(content))
+        log = mine / "head.log"
         with log.open("wb") as written:
             head = subprocess.Popen(
-                _head_command(folder / f"r{number}", config, port, others),
-                env=environment,
+                _head_command(mine, port, others),
+                env=headwise,
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=written,
@@ -161,14 +181,14 @@ def _start_head(
     raise AssertionError(log.read_text())
 
 
-def _head_command(directory: Path, config: Path, port: int, others: list[int]) -> list[str]:
+def _head_command(folder: Path, port: int, others: list[int]) -> list[str]:
     flags = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
     return [
         str(Path(sys.executable).with_name("ray")),
         "start",
         "--head",
         "--block",
-        f"--autoscaling-config={config}",
+        f"--autoscaling-config={folder}/cluster.json",
         "--node-ip-address=127.0.0.1",
         f"--port={port}",
         "--num-cpus=0",
@@ -176,7 +196,7 @@ def _head_command(directory: Path, config: Path, port: int, others: list[int]) -
         "--include-dashboard=false",
         "--min-worker-port=0",
         "--max-worker-port=0",
-        f"--temp-dir={directory}",
+        f"--temp-dir={folder}/r",
         *(f"--{flag}={other}" for flag, other in zip(flags, others, strict=True)),
     ]
 
@@ -236,7 +256,8 @@ def _end(driver: ProcessPoolExecutor) -> None:
 
 
 def _kill(head: subprocess.Popen[bytes]) -> None:
-    head.kill()  # Ended politely it takes half a minute; the reaper ends the rest, by the folder.
+    # All at once, or the autoscaler starts a node while the reaper looks for those that are left.
+    os.killpg(head.pid, signal.SIGKILL)
     head.wait()
 
 
