@@ -9,7 +9,7 @@ Nodes are passed in as `ray.nodes()` lists them, with the types of node that may
 |---|---|
 | `gpu="any"`, `num_gpus=0.5` | `num_gpus` |
 | `gpu="A100:2"` | `num_gpus=2, accelerator_type="A100"`: a node must declare that kind |
-| `gpu=["H100", "A100"]` | the same, for the first kind that a node has enough of, else for the first kind |
+| `gpu=["H100", "A100"]` | the same, for the first kind that a node has enough of, else that may be added |
 """
 
 from __future__ import annotations
@@ -51,10 +51,15 @@ def actor_options(resources: Resources, nodes: Sequence[Node] = ()) -> dict[str,
 
 
 def gpu_choice(resources: Resources, nodes: Sequence[Node]) -> Gpu | None:
-    """The first GPU asked for that some node has enough of, else the first; None if none is asked for."""
-    for gpu in resources.gpu:
-        if any(not _lacking(_gpu_options(gpu, nodes), node) for node in _alive(nodes)):
-            return gpu
+    """The first GPU asked for that a living node has enough of, else that a type of node has, else the first.
+
+    None if none is asked for. What runs goes before what may be added, for a cloud can have run out of that.
+    """
+    alive = _alive(nodes)
+    for candidates in ([node for node in alive if "NodeType" not in node], alive):
+        for gpu in resources.gpu:
+            if any(not _lacking(_gpu_options(gpu, nodes), node) for node in candidates):
+                return gpu
     return resources.gpu[0] if resources.gpu else None
 
 

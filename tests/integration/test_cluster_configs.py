@@ -239,6 +239,12 @@ def test_state_and_the_cluster_that_it_belongs_to_are_on_a_disk_that_lasts(name:
     assert config["provider"]["cache_stopped_nodes"] is True  # The machine is stopped, and keeps its disk.
 
 
+def test_machines_of_ones_own_have_every_setting_for_ray_fills_in_none() -> None:
+    [content] = documents("on-premises")
+    assert ray_up("on-premises") == content
+    assert not set(ray_up("aws")) - set(content)
+
+
 def test_the_heads_disk_outlives_a_machine_that_is_deleted_where_the_cloud_can_do_that() -> None:
     aws = head_and_workers("aws")[0]["node_config"]["BlockDeviceMappings"]
     assert [disk["Ebs"]["DeleteOnTermination"] for disk in aws] == [False]

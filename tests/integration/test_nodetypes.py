@@ -43,6 +43,13 @@ def test_a_kind_of_gpu_that_may_be_added_is_chosen_and_spelled_as_it_is_declared
     assert actor_options(asked, nodes)["accelerator_type"] == "A100"
 
 
+def test_a_kind_that_runs_goes_before_one_that_may_be_added() -> None:
+    running = {"Alive": True, "Resources": {"GPU": 1, "accelerator_type:L4": 1}, "Labels": {}}
+    asked = Resources(gpu=["A100", "L4"])
+    assert gpu_choice(asked, [HEAD, running, *types_in(CONFIG)]) == asked.gpu[1]
+    assert gpu_choice(asked, [HEAD, {**running, "Alive": False}, *types_in(CONFIG)]) == asked.gpu[0]
+
+
 def test_what_may_be_added_is_feasible_and_what_may_not_names_the_nearest_type() -> None:
     nodes = [HEAD, *types_in(CONFIG)]
     assert infeasible(actor_options(Resources(cpu=16)), nodes) is None
