@@ -145,6 +145,8 @@ def test_nothing_of_flexrays_keeps_a_node_once_its_containers_are_gone() -> None
     options: dict[str, Any] = {"cpu": 1, "scaledown_window": WINDOW_S}
     app.cls(**options)(Sized)
     app.function(**options)(stream)
+    # A deploy is tried out by an actor without CPUs, which Ray also places on a node that is about to go.
+    wait_until(lambda: not workers(), GONE_S, every_s=0.1)
     app.deploy()
     sized, streaming = (
         flexray.Cls.from_name("leftovers", "Sized")(),
