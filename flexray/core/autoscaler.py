@@ -30,6 +30,7 @@ from flexray.core.facts import Decision as Decision
 from flexray.core.facts import Facts as Facts
 from flexray.core.facts import Reason as Reason
 from flexray.core.facts import Rule as Rule
+from flexray.core.idling import SHORTEST_IDLE_S
 
 VALUE_OF_WAITING = 30.0
 """Container-seconds that one second of one input's wait is worth (v)."""
@@ -39,7 +40,6 @@ UNPLACED_MAX = 8
 """Containers per pool that Ray has been asked for and cannot place."""
 AGES_MAX = 64
 """Ages of starts that one decision looks at."""
-SHORTEST_IDLE_S = 2.0
 SHORTEST_DRAIN_S = 0.02
 RAMP_FIRST = 64
 RAMP_DOUBLING_S = 0.5
@@ -71,7 +71,7 @@ def decide(facts: Facts) -> Decision:
         target, rule = 0, Rule.INACTIVE
     if active:
         candidates = [_by_backlog(facts, lost)]
-        if not facts.single_use:
+        if not facts.single_use and not (_is_idle(facts) and facts.idle_outlives):
             hold = hold_containers(facts) if facts.demand else 1
             candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))
         if settings.buffer_containers:
@@ -115,30 +115,36 @@ def idle_limit_s(facts: Facts, idle: int) -> float | None:
     |---|---|
     | more ready than max_containers | 0 |
     | no more ready than min_containers | stays |
-    | active and no more idle than buffer_containers, or the last one | stays |
-    | substantially overprovisioned: ready > max(min, hold, 1) | two cold starts, within 2..window |
-    | otherwise, and so always for the last container | the window |
+    | active and no more idle than buffer_containers | stays |
+    | the last one, and the last three idle periods outlived the window | two cold starts, in 2 s..window |
+    | the last one, while active | stays |
+    | substantially overprovisioned: ready > max(min, hold, 1) | T, learned, in 2 s..window |
+    | otherwise, and so for the last container | the window |
     """
     settings = facts.settings
     if settings.max_containers is not None and facts.ready > settings.max_containers:
         return 0.0
     if facts.ready <= settings.min_containers:
         return None
-    active = facts.active or facts.demand > 0 or facts.assigned > 0
-    if active and (idle <= settings.buffer_containers or facts.ready == 1):
+    active = facts.active or not _is_idle(facts)
+    if active and idle <= settings.buffer_containers:
+        return None
+    if facts.ready == 1 and facts.idle_outlives and _is_idle(facts):
+        return early_idle_s(settings, 2.0 * facts.cold_start_s)
+    if active and facts.ready == 1:
         return None
     if facts.ready > max(settings.min_containers, hold_containers(facts), 1):
-        return early_idle_s(settings, facts.cold_start_s)
+        return early_idle_s(settings, facts.idle_tail_s)
     return settings.scaledown_window
 
 
-def early_idle_s(settings: AutoscalerSettings, cold_start_s: float) -> float:
-    """Return how long a container may idle in a substantially overprovisioned pool (T): two cold starts.
+def early_idle_s(settings: AutoscalerSettings, seconds: float) -> float:
+    """Return `seconds`, but at least two and at most the window."""
+    return min(settings.scaledown_window, max(SHORTEST_IDLE_S, seconds))
 
-    A wrong guess costs a cold start, so idling for about as long costs at most a constant factor more than
-    knowing the future would (ski rental: Lu, Chen, Andrew, arXiv 1112.0442).
-    """
-    return min(settings.scaledown_window, max(SHORTEST_IDLE_S, 2.0 * cold_start_s))
+
+def _is_idle(facts: Facts) -> bool:
+    return not (facts.demand or facts.assigned)
 
 
 def hold_containers(facts: Facts) -> int:

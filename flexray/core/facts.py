@@ -52,7 +52,9 @@ class Facts:
     replacing: int = 0
     """Containers of an earlier version, not among `ready`, each of which serves until a new one is ready."""
     idle_tail_s: float = 0.0
-    """T: seconds a container started now will idle before it is stopped; part of its price."""
+    """T: how long a container idles in a pool with too many before it is stopped; part of a start's price."""
+    idle_outlives: bool = False
+    """The pool's last three idle periods all outlived the window."""
 
 
 class Rule(StrEnum):

@@ -41,9 +41,11 @@ class Ours(Policy):
         self._new += inputs
 
     def began(self, lease: LeaseOut) -> None:
-        caller = self._callers.get(CALLER)
+        caller, scaling = self._callers.get(CALLER), self._scaling
         assert caller is not None
+        assert scaling is not None
         caller.leases[lease.number] = lease
+        scaling.granted(lease.container, lease.granted_at)
 
     def finished(self, lease: LeaseOut, service_s: float) -> None:
         caller, scaling = self._callers.get(CALLER), self._scaling
