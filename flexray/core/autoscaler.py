@@ -148,8 +148,11 @@ def _is_idle(facts: Facts) -> bool:
 
 
 def hold_containers(facts: Facts) -> int:
-    """Return the containers that the sustained load needs so that few inputs wait (square-root staffing)."""
-    load = facts.occupancy
+    """Return the containers that the sustained load needs so that few inputs wait (square-root staffing).
+
+    Slots that are busy while nothing arrives work off a backlog, which is no load that lasts.
+    """
+    load = facts.occupancy if facts.arrival_rate > 0.0 else 0.0
     return math.ceil((load + STAFFING * math.sqrt(load)) / facts.slots) if load > 0.0 else 0
 
 

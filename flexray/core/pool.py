@@ -297,7 +297,6 @@ class Pool:
         self._next_lease += 1
         lease = self.ledger.grant(self._next_lease, container, dispatcher_id, now, whole=whole)
         self.callers.take_grant(dispatcher_id, caller, lease, now)
-        self.scaling.granted(container, now)
         self._changed[dispatcher_id] = None
 
     def _reserve(self, now: float) -> None:

@@ -26,7 +26,7 @@ from flexray.core.autoscaler import (
 from flexray.core.callers import Callers
 from flexray.core.estimates import Arrivals, ColdStarts, Occupancy, ServiceTimes
 from flexray.core.events import PoolEffect, Redeployed, StartContainer, StopContainer
-from flexray.core.idling import IdleGaps, IdlePeriods
+from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.ledger import Container, Ledger, State
 
 DECIDE_EVERY_S = 0.020
@@ -62,7 +62,7 @@ class Scaling:
         self.cold_starts = ColdStarts()
         self.arrivals = Arrivals()
         self.occupancy = Occupancy()
-        self.gaps = IdleGaps()
+        self.idling = Idling()
         self.idle_periods = IdlePeriods()
         self.failed_starts = 0
         self.ever_ready = False
@@ -83,7 +83,6 @@ class Scaling:
         self._decided_demand = 0
         self._demand_since: float | None = None
         self._active_at = float("-inf")
-        self._idle_tail_s = 2.0 * self.cold_starts.quantile()
         self.replacing = 0
         """See `Facts`."""
 
@@ -101,11 +100,6 @@ class Scaling:
         self._retry_at = now
         container.idle_since = now
         self._ledger.set_state(container, State.READY)
-
-    def granted(self, container: Container, now: float) -> None:
-        """A lease on it has just been given out; where it is the only one, a gap is over."""
-        if len(container.leases) == 1:
-            self.gaps.add(now - container.idle_since, now)
 
     def redeployed(self, event: Redeployed) -> None:
         """Other code and options: what failed is tried again; what was learned is kept for a start."""
@@ -137,6 +131,7 @@ class Scaling:
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
         busy = bool(callers.demand or callers.assigned or callers.backlog)
+        self.idling.observe(callers.demand + callers.assigned + callers.unseen_leases, now)
         self.idle_periods.observe(self.settings.scaledown_window, now, busy=busy)
         if busy:
             self._active_at = now
@@ -169,9 +164,15 @@ class Scaling:
             active=now - self._active_at <= self.settings.scaledown_window,
             waited_s=0.0 if self._demand_since is None else now - self._demand_since,
             failed_starts=self.failed_starts,
-            idle_tail_s=self._idle_tail_s,
+            idle_tail_s=self._idle_tail_s(),
             idle_outlives=self.idle_periods.outlive_the_window,
         )
+
+    def _idle_tail_s(self) -> float:
+        """T for the last of the ready containers, which would go first."""
+        level = (self._ledger.current - 1) * self._ledger.target_slots + 1
+        cold_start_s = self.cold_starts.quantile()
+        return self.idling.threshold_s(level, self.settings.scaledown_window, cold_start_s, VALUE_OF_WAITING)
 
     def run(self, now: float, *, ticked: bool, may_shrink: bool) -> list[PoolEffect]:
         """Decide, and return the starts and stops that follow; at most every 20 ms but for new demand."""
@@ -180,8 +181,6 @@ class Scaling:
         if self.broken or not (ticked or demand_grew or now - self._decided_at >= DECIDE_EVERY_S):
             return []
         self._decided_at = now
-        if ticked:
-            self._learn_idle_tail(now)
         facts = self.facts(now)
         decision = decide(facts)
         effects = self._start(facts, decision, now)
@@ -193,11 +192,6 @@ class Scaling:
         if effects:
             self.decisions.append(Logged(now, decision))
         return effects
-
-    def _learn_idle_tail(self, now: float) -> None:
-        window_s = self.settings.scaledown_window
-        self.gaps.expire(window_s, now)
-        self._idle_tail_s = self.gaps.threshold_s(window_s, self.cold_starts.quantile(), VALUE_OF_WAITING)
 
     def _start(self, facts: Facts, decision: Decision, now: float) -> list[PoolEffect]:
         count = starts_now(facts, decision.target)
@@ -214,7 +208,6 @@ class Scaling:
         effects: list[PoolEffect] = []
         for _ in range(count):
             container = self._ledger.add(self._name_container(), State.LAUNCHED, now)
-            self.gaps.launched(self.settings.scaledown_window, now)
             effects.append(StartContainer(container.container_id))
         return effects
 
@@ -238,7 +231,6 @@ class Scaling:
             limit_s = idle_limit_s(facts, self._ledger.idle)
             if limit_s is None or now - container.idle_since < limit_s:
                 break
-            self.gaps.stopped(container.idle_since)
             effects.append(self.stop(container))
             facts = self.facts(now)
         return effects

@@ -41,11 +41,9 @@ class Ours(Policy):
         self._new += inputs
 
     def began(self, lease: LeaseOut) -> None:
-        caller, scaling = self._callers.get(CALLER), self._scaling
+        caller = self._callers.get(CALLER)
         assert caller is not None
-        assert scaling is not None
         caller.leases[lease.number] = lease
-        scaling.granted(lease.container, lease.granted_at)
 
     def finished(self, lease: LeaseOut, service_s: float) -> None:
         caller, scaling = self._callers.get(CALLER), self._scaling
