@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable
 
 SHORTEST_IDLE_S = 2.0
 """Nothing is stopped that was idle for less; shorter gaps decide nothing and are not counted."""
@@ -39,40 +40,45 @@ PERIODS = 3
 class Gaps:
     """A log-histogram of the gaps of one level; weights halve every 15 minutes."""
 
-    __slots__ = ("_seconds", "_started_at", "_weights", "count")
+    __slots__ = ("_losses", "_seconds", "_started_at", "_weights", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._weights = [0.0] * BINS
         self._seconds = [0.0] * BINS
         """Weighted sums of the gaps of each bin."""
+        self._losses = [0.0] * BINS
+        """The same of what an early end would have cost."""
         self._started_at = 0.0
         """What is added then has the weight 1, one half-life later 2."""
 
-    def add(self, gap_s: float, now: float) -> None:
-        """Count a gap that has ended now."""
+    def add(self, gap_s: float, loss_s: float, now: float) -> None:
+        """Count a gap that has ended now; without a container kept it would have cost `loss_s`."""
         halvings = (now - self._started_at) / HALF_LIFE_S
         if halvings > 32.0:
             self._weights = [weight * 0.5**halvings for weight in self._weights]
             self._seconds = [seconds * 0.5**halvings for seconds in self._seconds]
+            self._losses = [seconds * 0.5**halvings for seconds in self._losses]
             self._started_at, halvings = now, 0.0
         number = min(BINS - 1, int(BINS_PER_OCTAVE * math.log2(gap_s / SHORTEST_IDLE_S)))
         self.count += 1
         self._weights[number] += 2.0**halvings
         self._seconds[number] += 2.0**halvings * gap_s
+        self._losses[number] += 2.0**halvings * loss_s
 
-    def best_s(self, window_s: float, loss_s: float) -> float:
-        """The threshold at which idling and losses of `loss_s` would have cost least; 0 if ending at once."""
-        longer = sum(self._weights)
+    def best_s(self, window_s: float) -> float:
+        """The threshold at which idling and losses would have cost least; 0 if ending at once."""
+        longer, loss_s = sum(self._weights), sum(self._losses)
         bridged = 0.0
-        best_s, best_cost = 0.0, longer * loss_s
+        best_s, best_cost = 0.0, loss_s
         for number, weight in enumerate(self._weights):
             if not weight:
                 continue
             edge_s = SHORTEST_IDLE_S * 2.0 ** ((number + 1) / BINS_PER_OCTAVE)
             longer -= weight
             bridged += self._seconds[number]
-            cost = bridged + longer * (edge_s + loss_s)
+            loss_s -= self._losses[number]
+            cost = bridged + longer * edge_s + loss_s
             if cost < best_cost:
                 best_s, best_cost = edge_s, cost
             if edge_s > window_s:
@@ -83,33 +89,41 @@ class Gaps:
 class Idling:
     """The gaps of all levels of one pool's load."""
 
-    __slots__ = ("_gaps", "_reached", "_since")
+    __slots__ = ("_gaps", "_lows", "_reached", "_since")
 
     def __init__(self) -> None:
         self._gaps: dict[int, Gaps] = {}
         self._since: list[float | None] = [None] * len(LEVELS)
         """When the load fell below each level; None: it has never been there."""
+        self._lows = [0] * len(LEVELS)
+        """The lowest load in the open gap of each level, but for what the gap of the level below tells."""
         self._reached = 0
         """How many of the levels the load reaches."""
 
-    def observe(self, load: int, now: float) -> None:
-        """Note how many slots the inputs that wait or run could use now."""
-        reached = bisect_right(LEVELS, load)
+    def observe(self, load: int, now: float, loss_s: Callable[[int], float]) -> None:
+        """Note how many slots the inputs that wait or run could use now.
+
+        `loss_s(low)` is what it costs to have no container for an input while `low` slots were busy.
+        """
+        reached, lows = bisect_right(LEVELS, load), self._lows
         for number in range(self._reached, reached):
             since = self._since[number]
             if since is not None and now - since >= SHORTEST_IDLE_S:
-                self._gaps.setdefault(number, Gaps()).add(now - since, now)
+                self._gaps.setdefault(number, Gaps()).add(now - since, loss_s(lows[number]), now)
+            if number + 1 < len(LEVELS):
+                lows[number + 1] = min(lows[number + 1], lows[number])
         for number in range(reached, self._reached):
-            self._since[number] = now
+            self._since[number], lows[number] = now, load
         self._reached = reached
+        if reached < len(LEVELS):
+            lows[reached] = min(lows[reached], load)
 
-    def threshold_s(self, level: int, window_s: float, cold_start_s: float, value: float) -> float:
+    def threshold_s(self, level: int, window_s: float, cold_start_s: float) -> float:
         """T for the container that is needed while the load is at `level` slots or above."""
         gaps = self._gaps.get(max(0, bisect_right(LEVELS, level) - 1))
         if gaps is None or gaps.count < GAPS_MIN:
             return min(window_s, max(SHORTEST_IDLE_S, 2.0 * cold_start_s))
-        best_s = gaps.best_s(window_s, (1.0 + value) * cold_start_s)
-        return min(window_s, max(SHORTEST_IDLE_S, SAFETY * best_s))
+        return min(window_s, max(SHORTEST_IDLE_S, SAFETY * gaps.best_s(window_s)))
 
 
 class IdlePeriods:

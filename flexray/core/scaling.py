@@ -131,7 +131,7 @@ class Scaling:
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
         busy = bool(callers.demand or callers.assigned or callers.backlog)
-        self.idling.observe(callers.demand + callers.assigned + callers.unseen_leases, now)
+        self.idling.observe(callers.demand + callers.assigned + callers.unseen_leases, now, self._loss_s)
         self.idle_periods.observe(self.settings.scaledown_window, now, busy=busy)
         if busy:
             self._active_at = now
@@ -171,8 +171,17 @@ class Scaling:
     def _idle_tail_s(self) -> float:
         """T for the last of the ready containers, which would go first."""
         level = (self._ledger.current - 1) * self._ledger.target_slots + 1
-        cold_start_s = self.cold_starts.quantile()
-        return self.idling.threshold_s(level, self.settings.scaledown_window, cold_start_s, VALUE_OF_WAITING)
+        return self.idling.threshold_s(level, self.settings.scaledown_window, self.cold_starts.quantile())
+
+    def _loss_s(self, busy: int) -> float:
+        """What it costs, in container-seconds, that an input finds no container while so many slots are busy.
+
+        It waits for a cold start, or for one of these slots, whichever is sooner.
+        """
+        cold_start_s = wait_s = self.cold_starts.quantile()
+        if busy:
+            wait_s = min(wait_s, (self.service.mean or wait_s) / busy)
+        return cold_start_s + VALUE_OF_WAITING * wait_s
 
     def run(self, now: float, *, ticked: bool, may_shrink: bool) -> list[PoolEffect]:
         """Decide, and return the starts and stops that follow; at most every 20 ms but for new demand."""
