@@ -213,7 +213,8 @@ def _backlog_slots(facts: Facts) -> float:
 def _drain_target_s(facts: Facts) -> float:
     """Return tau of the module's formulas."""
     price_s = facts.cold_start_s + facts.idle_tail_s
-    return max(SHORTEST_DRAIN_S, math.sqrt(2.0 * price_s * (facts.service_s or 0.0) / VALUE_OF_WAITING))
+    service_s = facts.service_s or 0.0
+    return max(SHORTEST_DRAIN_S, math.sqrt(2.0 * price_s * service_s / VALUE_OF_WAITING) - service_s)
 
 
 def _more(facts: Facts, seconds: float) -> float:

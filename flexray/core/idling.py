@@ -26,7 +26,7 @@ SHORTEST_IDLE_S = 2.0
 LONGEST_GAP_S = 3600.0
 """The longest window. Longer gaps are all alike."""
 HALF_LIFE_S = 900.0
-GAPS_MIN = 3
+GAPS_MIN = 1
 """Gaps that a level must have had before they are believed."""
 SAFETY = 1.1
 BINS_PER_OCTAVE = 4
