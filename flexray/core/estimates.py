@@ -15,7 +15,7 @@ from itertools import pairwise
 SERVICE_SAMPLES = 256
 COLD_STARTS = 32
 DEFAULT_COLD_START_S = 2.0
-FIRST_START_STALE_S = 30.0
+FIRST_START_STALE_S = 60.0
 PARTS = 8
 
 
@@ -130,7 +130,7 @@ class ColdStarts:
 
     @property
     def stale_after(self) -> float:
-        """Age in seconds at which a start is no longer supply; 30 or more until the first is ready."""
+        """Age in seconds at which a start is no longer supply; a minute or more until the first is ready."""
         known = self._sorted[-1] if self._sorted else FIRST_START_STALE_S
         return max(3.0 * self.quantile(), known)
 

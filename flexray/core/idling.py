@@ -75,14 +75,14 @@ class Gaps:
             if not weight:
                 continue
             edge_s = SHORTEST_IDLE_S * 2.0 ** ((number + 1) / BINS_PER_OCTAVE)
+            if edge_s > window_s * 2.0 ** (1 / BINS_PER_OCTAVE):
+                break  # It cannot be bridged.
             longer -= weight
             bridged += self._seconds[number]
             loss_s -= self._losses[number]
             cost = bridged + longer * edge_s + loss_s
             if cost < best_cost:
                 best_s, best_cost = edge_s, cost
-            if edge_s > window_s:
-                break
         return best_s
 
 
