@@ -71,7 +71,7 @@ def decide(facts: Facts) -> Decision:
         target, rule = 0, Rule.INACTIVE
     if active:
         candidates = [_by_backlog(facts, lost)]
-        if not facts.single_use and not (_is_idle(facts) and facts.idle_outlives):
+        if not facts.single_use and not (_is_idle(facts) and facts.last_tail_s is not None):
             hold = hold_containers(facts) if facts.demand else 1
             candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))
         if settings.buffer_containers:
@@ -116,7 +116,7 @@ def idle_limit_s(facts: Facts, idle: int) -> float | None:
     | more ready than max_containers | 0 |
     | no more ready than min_containers | stays |
     | active and no more idle than buffer_containers | stays |
-    | the last one, and the last three idle periods outlived the window | two cold starts, in 2 s..window |
+    | the last one, where the window was learned to be too long | what was learned, in 2 s..window |
     | the last one, while active | stays |
     | substantially overprovisioned: ready > max(min, hold, 1) | T, learned, in 2 s..window |
     | otherwise, and so for the last container | the window |
@@ -129,8 +129,8 @@ def idle_limit_s(facts: Facts, idle: int) -> float | None:
     active = facts.active or not _is_idle(facts)
     if active and idle <= settings.buffer_containers:
         return None
-    if facts.ready == 1 and facts.idle_outlives and _is_idle(facts):
-        return early_idle_s(settings, 2.0 * facts.cold_start_s)
+    if facts.ready == 1 and facts.last_tail_s is not None and _is_idle(facts):
+        return early_idle_s(settings, facts.last_tail_s)
     if active and facts.ready == 1:
         return None
     if facts.ready > max(settings.min_containers, hold_containers(facts), 1):

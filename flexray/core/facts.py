@@ -53,8 +53,8 @@ class Facts:
     """Containers of an earlier version, not among `ready`, each of which serves until a new one is ready."""
     idle_tail_s: float = 0.0
     """T: how long a container idles in a pool with too many before it is stopped; part of a start's price."""
-    idle_outlives: bool = False
-    """The pool's last three idle periods all outlived the window."""
+    last_tail_s: float | None = None
+    """How long the last container idles, where it has been learned that the window is too long; else None."""
 
 
 class Rule(StrEnum):

@@ -28,6 +28,8 @@ LONGEST_GAP_S = 3600.0
 HALF_LIFE_S = 900.0
 GAPS_MIN = 1
 """Gaps that a level must have had before they are believed."""
+GAPS_LAST = 12
+"""The same for the last container, which keeps the window where nothing is known."""
 SAFETY = 1.1
 BINS_PER_OCTAVE = 4
 BINS = math.ceil(BINS_PER_OCTAVE * math.log2(LONGEST_GAP_S / SHORTEST_IDLE_S)) + 1
@@ -125,6 +127,13 @@ class Idling:
             return min(window_s, max(SHORTEST_IDLE_S, 2.0 * cold_start_s))
         return min(window_s, max(SHORTEST_IDLE_S, SAFETY * gaps.best_s(window_s)))
 
+    def last_threshold_s(self, window_s: float, cold_start_s: float) -> float | None:
+        """The same for the last container, once there is much to go by; None: not yet."""
+        gaps = self._gaps.get(0)
+        if gaps is None or gaps.count < GAPS_LAST:
+            return None
+        return self.threshold_s(1, window_s, cold_start_s)
+
 
 class IdlePeriods:
     """Whether a pool's idle periods have lately all been longer than its window."""
@@ -147,5 +156,5 @@ class IdlePeriods:
 
     @property
     def outlive_the_window(self) -> bool:
-        """The last three did, so keeping the last container for the window is no use."""
+        """The last three did, so keeping the last container for the window is of no use."""
         return self._outlived >= PERIODS

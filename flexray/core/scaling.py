@@ -165,13 +165,21 @@ class Scaling:
             waited_s=0.0 if self._demand_since is None else now - self._demand_since,
             failed_starts=self.failed_starts,
             idle_tail_s=self._idle_tail_s(),
-            idle_outlives=self.idle_periods.outlive_the_window,
+            last_tail_s=self._last_tail_s(),
         )
 
     def _idle_tail_s(self) -> float:
         """T for the last of the ready containers, which would go first."""
         level = (self._ledger.current - 1) * self._ledger.target_slots + 1
         return self.idling.threshold_s(level, self.settings.scaledown_window, self.cold_starts.quantile())
+
+    def _last_tail_s(self) -> float | None:
+        """How long the last container idles; None: for the window, as nothing says that this is too long."""
+        cold_start_s = self.cold_starts.quantile()
+        learned_s = self.idling.last_threshold_s(self.settings.scaledown_window, cold_start_s)
+        if learned_s is None and self.idle_periods.outlive_the_window:
+            return 2.0 * cold_start_s
+        return learned_s
 
     def _loss_s(self, busy: int) -> float:
         """What it costs, in container-seconds, that an input finds no container while so many slots are busy.
