@@ -124,7 +124,7 @@ class Idling:
         """T for the container that is needed while the load is at `level` slots or above."""
         gaps = self._gaps.get(max(0, bisect_right(LEVELS, level) - 1))
         if gaps is None or gaps.count < GAPS_MIN:
-            return min(window_s, max(SHORTEST_IDLE_S, 2.0 * cold_start_s))
+            return min(window_s, max(SHORTEST_IDLE_S, 1.0 * cold_start_s))
         return min(window_s, max(SHORTEST_IDLE_S, SAFETY * gaps.best_s(window_s)))
 
     def last_threshold_s(self, window_s: float, cold_start_s: float) -> float | None:
