@@ -63,7 +63,8 @@ def by_trace(table: Table) -> str:
     """All figures of every trace, one table each."""
     head = ["", "wait p50", "p99", "mean, s", "container-s", "starts", *(f"J({v:g})" for v in VALUES)]
     return "\n\n".join(
-        table_of([trace, *head[1:]], [_figures(row) for row in rows.values()]) for trace, rows in table.items()
+        table_of([trace, *head[1:]], [_figures(row) for row in rows.values()])
+        for trace, rows in table.items()
     )
 
 
@@ -104,7 +105,9 @@ def losses(table: Table) -> str:
         regret = regret_on(rows, Ours.name, 30.0)
         if regret >= LOSES_FROM:
             best = min(rows.values(), key=lambda row: row.price(30.0))
-            lines.append(f"- **{trace}**: J is {regret:.2f} times that of {best.policy}. {_compared(rows, best)}")
+            lines.append(
+                f"- **{trace}**: J is {regret:.2f} times that of {best.policy}. {_compared(rows, best)}"
+            )
     lines += [
         f"- **{trace}**: {peer} is better in waiting and in cost. {_compared(table[trace], table[trace][peer])}"
         for trace, peer in better_in_both(table)
