@@ -65,7 +65,7 @@ class ServiceTimes:
         return min(1.0, max(0.0, self._squares / samples / (mean * mean) - 1.0))
 
     def few(self, most: int = 32) -> tuple[float, ...]:
-        """At most so many of the sample, evenly chosen, shortest first, with about the same mean and spread."""
+        """At most so many of the sample, evenly chosen, shortest first: about the same mean and spread."""
         size = min(most, len(self._sorted))
         return tuple([self._sorted[(2 * turn + 1) * len(self._sorted) // (2 * size)] for turn in range(size)])
 
@@ -148,7 +148,7 @@ class ColdStarts:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What is worth keeping of a pool over restarts, for the version of the function that it was learned of."""
+    """What is worth keeping of a pool over restarts, for the same version of its function."""
 
     service_s: tuple[float, ...] = ()
     """A sample of service times, shortest first; at most 32."""

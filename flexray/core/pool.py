@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.admission import admissible, advance, has_room
 from flexray.core.callers import Caller, Callers
+from flexray.core.estimates import Learned
 from flexray.core.events import (
     AnswerReport,
     ContainerLost,
@@ -34,7 +35,6 @@ from flexray.core.events import (
     Ticked,
     TickExpected,
 )
-from flexray.core.estimates import Learned
 from flexray.core.ledger import Container, LeaseOut, Ledger, State
 from flexray.core.prewarm import NextTick
 from flexray.core.scaling import Scaling

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.policies [--seeds N] [--docs DIR] [--peers FILE]`: the comparison of scaling policies.
+"""`python -m tests.bench.policies [--seeds N] [--docs DIR] [--peers FILE]`: compare scaling policies.
 
 It says what is missed; it never fails because of that.
 """

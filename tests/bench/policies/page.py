@@ -30,10 +30,10 @@ any of the policies reached on it; the mean over the {traces} traces is geometri
 FlexRay's row is the shipped code (`flexray/core/scaling.py` and what it calls), at `scaledown_window=60`. The
 others are written from their public sources, named in the files of `tests/bench/policies/peers/`:
 
-- *one per input*: a container for each waiting input that none is starting for; an idle one stays 60, 10 or 3 s.
+- *one per input*: a container for each waiting input that none is starting for; idle ones stay 60, 10 or 3 s.
 - *Knative KPA*: mean concurrency of 60 s over 70 % of a container's; of 6 s in panic mode; every 2 s.
 - *Ray Serve*: mean of ongoing requests over the target per replica. *default*: its default settings (at least
-  one replica, up after 30 s, down after 600 s). *tuned*: up at once, down after 30 s, to zero, a look-back of 3 s.
+  one replica, up after 30 s, down after 600 s). *tuned*: up at once, down after 30 s, to zero, over 3 s.
 - *beta9*: inputs in flight over inputs per container, each second; an idle container stays 10 s.
 - *Dask adaptive*: so many workers that all known work takes 5 s; each second, down after three looks.
 
@@ -51,10 +51,12 @@ policy was run; `tests/bench/policies/traces.py` has them.
 
 What is behind that, as far as it is a choice:
 
-- The policy does not know v of your function: where a second of waiting is worth far more than 30
-  container-seconds, set `buffer_containers` or `min_containers`; where it is worth far less, `max_containers`.
-- It learns. The first time that something happens it has neither service times nor cold starts nor gaps to go
-  by: the first of several bursts is served worse than the later ones, and short traces are mostly first times.
+- The policy does not know v of your function. Where a second of waiting is worth far more than 30
+  container-seconds, set `buffer_containers` or `min_containers`; where far less, a short `scaledown_window`.
+- It learns. The first time that something happens it has neither service times nor cold starts nor gaps to
+  go by: the first of several bursts is served worse than the later ones, and most of a short trace is new.
+- The last container keeps the window until three idle periods in a row, or twelve in all, have shown that
+  this is too long: a function that is called every few minutes pays for that at first.
 - It stops idle containers before the window is over where it has learned that the next use is far, and pays
   a cold start when that was wrong.
 

@@ -99,7 +99,7 @@ def goals_table(found: Sequence[Reach]) -> str:
 
 
 def losses(table: Table) -> str:
-    """Where another policy has a lower J at v = 30 by a twentieth or more, and where one is better in both."""
+    """Where another policy has a J at v = 30 that is lower by a twentieth, or is better in both."""
     lines = []
     for trace, rows in table.items():
         regret = regret_on(rows, Ours.name, 30.0)
@@ -108,10 +108,9 @@ def losses(table: Table) -> str:
             lines.append(
                 f"- **{trace}**: J is {regret:.2f} times that of {best.policy}. {_compared(rows, best)}"
             )
-    lines += [
-        f"- **{trace}**: {peer} is better in waiting and in cost. {_compared(table[trace], table[trace][peer])}"
-        for trace, peer in better_in_both(table)
-    ]
+    for trace, peer in better_in_both(table):
+        compared = _compared(table[trace], table[trace][peer])
+        lines.append(f"- **{trace}**: {peer} is better in waiting and in cost. {compared}")
     return "\n".join(lines) or "Nowhere by a twentieth or more."
 
 

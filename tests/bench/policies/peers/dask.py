@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from flexray.core.ledger import LeaseOut, State
+from flexray.core.ledger import Container, LeaseOut, State
 from tests.bench.policies.simulator import Policy, Simulation
 
 TARGET_S = 5.0
@@ -50,7 +50,7 @@ class Dask(Policy):
 
     def _close(self, pool: Simulation, excess: int) -> None:
         """Close what is idle, as far as it is too much and has been so for three looks."""
-        idle = []
+        idle: list[Container] = []
         for container in pool.ledger.by_state[State.READY].values():
             if not container.leases and len(idle) < excess:
                 idle.append(container)
