@@ -1,8 +1,8 @@
 """Who may start containers when the cluster has too little room for all pools, and who gives some up.
 
-One rule: room goes, one container at a time, to the pool that has the smallest part of what it wants and has
-a container missing (max-min fairness), ties to the pool whose oldest input has waited longest. A pool that
-has none at all comes before all others.
+One rule: room goes, one container at a time, to the pool that has fewest of those that miss any, ties to the
+pool whose oldest input has waited longest. So a pool that wants little gets all of it, and those that want
+more than there is end up with equally many (max-min fairness).
 
 What is free is shared first. Where that is not enough, pools give up idle containers that they hold above
 their need, those with the most of them first; a container in use is never taken.
@@ -61,19 +61,18 @@ def spare_containers(*, ready: int, idle: int, needed: int) -> int:
 
 
 def _fill(wanting: Sequence[PoolNeed], room: int) -> dict[str, int]:
-    """Max-min over the satisfied part of each want."""
+    """Max-min over the containers of each pool, up to what it wants."""
     grants: dict[str, int] = {}
-    queue = [(n.live > 0, n.live / n.want, -n.waited_s, n.pool_id, n) for n in wanting]
+    queue = [(n.live, -n.waited_s, n.pool_id, n.missing) for n in wanting]
     heapify(queue)
     while room and queue:
-        need = queue[0][-1]
-        granted = grants[need.pool_id] = grants.get(need.pool_id, 0) + 1
+        live, waited_s, pool_id, missing = queue[0]
+        grants[pool_id] = grants.get(pool_id, 0) + 1
         room -= 1
-        if granted == need.missing:
+        if missing == 1:
             heappop(queue)
         else:
-            part = (need.live + granted) / need.want
-            heapreplace(queue, (True, part, -need.waited_s, need.pool_id, need))
+            heapreplace(queue, (live + 1, waited_s, pool_id, missing - 1))
     return grants
 
 

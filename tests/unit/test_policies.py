@@ -18,7 +18,7 @@ from tests.bench.policies.peers.one_per_input import OnePerInput
 from tests.bench.policies.reach import crash_loop
 from tests.bench.policies.report import goals
 from tests.bench.policies.simulator import PLACES_PER_S, Input, Outcome, Policy, Simulation, Trace
-from tests.bench.policies.traces import ALL, steady_low, traces
+from tests.bench.policies.traces import ALL, traces
 
 SMALL = Trace("small", [Input(at, 0.3) for at in (1.0, 1.0, 1.1, 5.0, 40.0, 40.0, 100.0)], 130.0, slots=2)
 
@@ -122,7 +122,7 @@ def test_every_policy_serves_all_and_keeps_to_the_clusters_size(make: Callable[[
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    trace = steady_low(random.Random(7))
+    trace = poisson(1.0, 0.3, 100, 7)
     first, second = (Simulation(trace, Ours(trace), 7).run() for _ in range(2))
     assert first == second
 
