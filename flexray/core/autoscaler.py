@@ -5,11 +5,15 @@ One rule: start a container only when the backlog would otherwise outlive its co
 The policy minimises container-seconds plus `VALUE_OF_WAITING` times the seconds that inputs wait; the user's
 settings are hard bounds around it. With u slots per container, service time S and cold start C:
 
-    tau  = max(0.02, sqrt(2 (C + T) S / v))     how long a backlog may take to drain after a cold start
+    tau  = max(0.02, sqrt(2 (C + T) S / v) - S) within which, after a cold start, all of a backlog is to begin
     m(t) = max(0, t/S - (1 - cv2)/2)            further inputs that a slot picks up in t seconds
     N(t) = busy t/S + sum over starts u (1 + m(t - max(C - age, 0.1 C)))
     E    = Q + lam (C + tau) - N(C + tau)       inputs that today's containers will not have started by then
-    extra = ceil(E / (u (1 + m(tau))))          where anything waits and E > 0
+    extra = ceil(E / (u (1 + tau/S)))           where anything waits and E > 0
+
+Q are the inputs that wait and those of running maps that are to come. With k inputs one after the other in
+each of Q/k slots, the last begins (k - 1) S after the first, the waits cost v Q (k - 1) S/2 and the slots
+Q/k (C + T): least at k S = sqrt(2 (C + T) S / v), whence tau.
 
 How long each busy slot has been running is not known here. A slot met at a random moment is in equilibrium:
 its input has S (1 + cv2)/2 left on average and is over within t with the chance F(t), the integral of
@@ -24,12 +28,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from itertools import islice, pairwise
+from typing import Any
 
 from flexray.config import AutoscalerSettings
 from flexray.core.facts import Decision as Decision
 from flexray.core.facts import Facts as Facts
 from flexray.core.facts import Reason as Reason
 from flexray.core.facts import Rule as Rule
+from flexray.core.idling import SHORTEST_IDLE_S
 
 VALUE_OF_WAITING = 30.0
 """Container-seconds that one second of one input's wait is worth (v)."""
@@ -37,12 +43,11 @@ GIVE_UP_AFTER = 10
 """Failed starts in a row, none ever ready, after which the waiting inputs fail with the start error."""
 UNPLACED_MAX = 8
 """Containers per pool that Ray has been asked for and cannot place."""
-AGES_MAX = 64
+AGES_MAX = 32
 """Ages of starts that one decision looks at."""
-SHORTEST_IDLE_S = 2.0
 SHORTEST_DRAIN_S = 0.02
-RAMP_FIRST = 64
-RAMP_DOUBLING_S = 0.5
+RAMP_FIRST = 128
+RAMP_DOUBLING_S = 1.0
 SHORTEST_SERVICE_S = 1e-6
 
 
@@ -55,6 +60,7 @@ def decide(facts: Facts) -> Decision:
     |---|---|---|
     | backlog | ready + starting + extra | active; extra only while something waits |
     | hold | ceil((a + y sqrt(a)) / u), at least 1 | active; above 1 only while something waits |
+    | prewarm | those for the next tick | a declared schedule fires within a cold start |
     | buffer | those that the load occupies + buffer_containers | active, buffer_containers > 0 |
     | replace | ready + those of an earlier version that are to be replaced | after a deploy |
     | minimum | min_containers | always |
@@ -71,7 +77,7 @@ def decide(facts: Facts) -> Decision:
         target, rule = 0, Rule.INACTIVE
     if active:
         candidates = [_by_backlog(facts, lost)]
-        if not facts.single_use:
+        if not facts.single_use and not (_is_idle(facts) and facts.last_tail_s is not None):
             hold = hold_containers(facts) if facts.demand else 1
             candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))
         if settings.buffer_containers:
@@ -79,6 +85,8 @@ def decide(facts: Facts) -> Decision:
         if settings.min_containers:
             candidates.append((target, Rule.MINIMUM, settings.min_containers))
         target, rule, level = max(candidates, key=lambda candidate: candidate[0])
+    if facts.prewarmed + lost > target and facts.prewarmed:
+        target, rule, level = facts.prewarmed + lost, Rule.PREWARM, facts.prewarmed
     if facts.replacing and facts.ready + facts.replacing + lost > target:
         target, rule, level = facts.ready + facts.replacing + lost, Rule.REPLACE, 0
     withdrawn = 0
@@ -114,43 +122,52 @@ def idle_limit_s(facts: Facts, idle: int) -> float | None:
     | case | seconds |
     |---|---|
     | more ready than max_containers | 0 |
-    | no more ready than min_containers | stays |
-    | active and no more idle than buffer_containers, or the last one | stays |
-    | substantially overprovisioned: ready > max(min, hold, 1) | two cold starts, within 2..window |
-    | otherwise, and so always for the last container | the window |
+    | no more ready than min_containers, or than a near tick needs | stays |
+    | active and no more idle than buffer_containers | stays |
+    | the last one, where the window was learned to be too long | what was learned, in 2 s..window |
+    | the last one, while active | stays |
+    | substantially overprovisioned: ready > max(min, hold, 1) | T, learned, in 2 s..window |
+    | otherwise, and so for the last container | the window |
     """
     settings = facts.settings
     if settings.max_containers is not None and facts.ready > settings.max_containers:
         return 0.0
-    if facts.ready <= settings.min_containers:
+    if facts.ready <= max(settings.min_containers, facts.prewarmed):
         return None
-    active = facts.active or facts.demand > 0 or facts.assigned > 0
-    if active and (idle <= settings.buffer_containers or facts.ready == 1):
+    active = facts.active or not _is_idle(facts)
+    if active and idle <= settings.buffer_containers:
+        return None
+    if facts.ready == 1 and facts.last_tail_s is not None and _is_idle(facts):
+        return early_idle_s(settings, facts.last_tail_s)
+    if active and facts.ready == 1:
         return None
     if facts.ready > max(settings.min_containers, hold_containers(facts), 1):
-        return early_idle_s(settings, facts.cold_start_s)
+        return early_idle_s(settings, facts.idle_tail_s)
     return settings.scaledown_window
 
 
-def early_idle_s(settings: AutoscalerSettings, cold_start_s: float) -> float:
-    """Return how long a container may idle in a substantially overprovisioned pool (T): two cold starts.
+def early_idle_s(settings: AutoscalerSettings, seconds: float) -> float:
+    """Return `seconds`, but at least two and at most the window."""
+    return min(settings.scaledown_window, max(SHORTEST_IDLE_S, seconds))
 
-    A wrong guess costs a cold start, so idling for about as long costs at most a constant factor more than
-    knowing the future would (ski rental: Lu, Chen, Andrew, arXiv 1112.0442).
-    """
-    return min(settings.scaledown_window, max(SHORTEST_IDLE_S, 2.0 * cold_start_s))
+
+def _is_idle(facts: Facts) -> bool:
+    return not (facts.demand or facts.assigned)
 
 
 def hold_containers(facts: Facts) -> int:
-    """Return the containers that the sustained load needs so that few inputs wait (square-root staffing)."""
-    load = facts.occupancy
+    """Return the containers that the sustained load needs so that few inputs wait (square-root staffing).
+
+    Slots that are busy while nothing arrives work off a backlog, which is no load that lasts.
+    """
+    load = facts.occupancy if facts.arrival_rate > 0.0 else 0.0
     return math.ceil((load + STAFFING * math.sqrt(load)) / facts.slots) if load > 0.0 else 0
 
 
-def sample_ages(launched_at: Collection[float], now: float) -> tuple[float, ...]:
-    """Return ages in seconds of at most 64 of these launches, evenly chosen, in their order."""
-    step = -(-len(launched_at) // AGES_MAX) or 1
-    return tuple([now - at for at in islice(launched_at, 0, None, step)])
+def sample(values: Collection[Any]) -> list[Any]:
+    """Return at most 32 of these values, evenly chosen, in their order, the first among them."""
+    step = -(-len(values) // AGES_MAX) or 1
+    return list(islice(values, 0, None, step))
 
 
 def staffing(value_of_waiting: float) -> float:
@@ -176,10 +193,10 @@ def _by_backlog(facts: Facts, lost: int) -> tuple[int, Rule, int]:
         return live + max(0, wanted), Rule.FIRST if wanted > 0 else Rule.SOON, 0
     drain_s = _drain_target_s(facts)
     until_s = facts.cold_start_s + drain_s
-    excess = facts.demand + facts.arrival_rate * until_s - _supply(facts, until_s, lost)
+    excess = facts.demand + facts.held_back + facts.arrival_rate * until_s - _supply(facts, until_s, lost)
     if excess <= 1e-9:  # Not 0: rounding must not start a container.
         return live, Rule.SOON, 0
-    return live + math.ceil(excess / (facts.slots * (1.0 + _more(facts, drain_s)))), Rule.BACKLOG, 0
+    return live + math.ceil(excess / (facts.slots * _per_slot(facts))), Rule.BACKLOG, 0
 
 
 def _with_buffer(facts: Facts) -> int:
@@ -193,18 +210,24 @@ def _backlog_slots(facts: Facts) -> float:
     """Slots that the backlog deserves: one per long input, fewer where a slot takes several in time.
 
     Before anything has finished every input may be long, so it is one per input. It may as well be 10,000
-    inputs of a millisecond, so at most 64 containers start at once, and twice as many after each half second.
+    inputs of a millisecond, so at most 128 containers start at once, and twice as many after each second.
     """
     if facts.service_s is None:
         ramp = int(RAMP_FIRST * 2.0 ** min(max(0.0, facts.waited_s) / RAMP_DOUBLING_S, 20.0))
-        return min(facts.demand, ramp * facts.slots)
-    return facts.demand / (1.0 + _more(facts, _drain_target_s(facts)))
+        return min(facts.demand + facts.held_back, ramp * facts.slots)
+    return (facts.demand + facts.held_back) / _per_slot(facts)
+
+
+def _per_slot(facts: Facts) -> float:
+    """Inputs that a slot begins from the end of its cold start to tau: k of the module's formulas."""
+    return 1.0 + _drain_target_s(facts) / max(facts.service_s or 0.0, SHORTEST_SERVICE_S)
 
 
 def _drain_target_s(facts: Facts) -> float:
     """Return tau of the module's formulas."""
     price_s = facts.cold_start_s + facts.idle_tail_s
-    return max(SHORTEST_DRAIN_S, math.sqrt(2.0 * price_s * (facts.service_s or 0.0) / VALUE_OF_WAITING))
+    service_s = facts.service_s or 0.0
+    return max(SHORTEST_DRAIN_S, math.sqrt(2.0 * price_s * service_s / VALUE_OF_WAITING) - service_s)
 
 
 def _more(facts: Facts, seconds: float) -> float:
@@ -233,7 +256,7 @@ def _supply(facts: Facts, until_s: float, lost: int) -> float:
         if age <= stale_after_s:
             fresh += 1
             wait_s = cold_s - age
-            more = (until_s - max(wait_s, soonest_s)) / service_s - first_loss
+            more = (until_s - (max(soonest_s, wait_s))) / service_s - first_loss
             supply += 1.0 + more if more > 0.0 else 1.0
     forgiven = facts.starting - lost - fresh * facts.starting / len(ages)
     supply = supply * facts.starting / len(ages) + max(0.0, forgiven) * (
@@ -266,9 +289,10 @@ def _reason(facts: Facts, target: int, rule: Rule, level: int) -> Reason:
     if facts.demand and facts.service_s is not None:
         slots = facts.assigned + facts.slots * facts.starting
         if slots:
-            gone_in_s = facts.demand * facts.service_s / slots + (
+            gone_in_s = (facts.demand + facts.held_back) * facts.service_s / slots + (
                 0.0 if facts.assigned else facts.cold_start_s
             )
+    window_s = facts.settings.scaledown_window
     return Reason(
         rule=rule,
         before=facts.ready + facts.starting + facts.unplaced,
@@ -278,4 +302,5 @@ def _reason(facts: Facts, target: int, rule: Rule, level: int) -> Reason:
         gone_in_s=gone_in_s,
         ready_in_s=facts.cold_start_s,
         failed_starts=facts.failed_starts,
+        short_window_s=window_s if window_s < facts.cold_start_s else None,
     )

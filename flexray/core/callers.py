@@ -54,6 +54,8 @@ class Caller:
     shown: bool = True
     """The newest reply has the containers as they are, as far as this one waits for them."""
     used: Occupied = field(default_factory=Occupied)
+    counted_held_back: int = 0
+    """Inputs held back as they stand in the pool's sum."""
     counted_spawned: int = 0
     """Spawned inputs as they stand in the pool's sum."""
     advance: int = 0
@@ -94,6 +96,8 @@ class Callers:
         self.spawned = 0
         self.advance = 0
         self.demand = 0
+        self.held_back = 0
+        """Inputs of maps that wait for room before they are asked for."""
         self.suspects = 0
         self.assigned = 0
         self.unseen_leases = 0
@@ -127,6 +131,7 @@ class Callers:
             self.assigned -= caller.counted_assigned
             self.demand -= caller.need
             self.advance -= caller.advance
+            self.held_back -= caller.counted_held_back
             self.unseen_leases -= caller.counted_unseen
             self.used.pending -= caller.used.pending
             self.used.total -= caller.used.total
@@ -164,6 +169,9 @@ class Callers:
         spawned = report.waiting if report.spawned else 0
         self.spawned += spawned - caller.counted_spawned
         caller.counted_spawned = spawned
+        held_back = 0 if caller.cut_off else report.held_back
+        self.held_back += held_back - caller.counted_held_back
+        caller.counted_held_back = held_back
         used = Occupied()
         if not report.spawned:
             used = occupied(

@@ -10,12 +10,13 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 SERVICE_SAMPLES = 256
 COLD_STARTS = 32
 DEFAULT_COLD_START_S = 2.0
-FIRST_START_STALE_S = 30.0
+FIRST_START_STALE_S = 60.0
 PARTS = 8
 
 
@@ -62,6 +63,11 @@ class ServiceTimes:
         if samples == 1 or mean <= 0.0:
             return 1.0
         return min(1.0, max(0.0, self._squares / samples / (mean * mean) - 1.0))
+
+    def few(self, most: int = 32) -> tuple[float, ...]:
+        """At most so many of the sample, evenly chosen, shortest first: about the same mean and spread."""
+        size = min(most, len(self._sorted))
+        return tuple([self._sorted[(2 * turn + 1) * len(self._sorted) // (2 * size)] for turn in range(size)])
 
     @property
     def sample(self) -> Sequence[float]:
@@ -124,15 +130,30 @@ class ColdStarts:
         return self._sorted[max(0, math.ceil(share * len(self._sorted)) - 1)]
 
     @property
+    def recent(self) -> tuple[float, ...]:
+        """The last 32 in seconds, oldest first."""
+        return tuple(self._recent)
+
+    @property
     def slowest(self) -> float | None:
         """The slowest of the last 32, in seconds; None before the first."""
         return self._sorted[-1] if self._sorted else None
 
     @property
     def stale_after(self) -> float:
-        """Age in seconds at which a start is no longer supply; 30 or more until the first is ready."""
+        """Age in seconds at which a start is no longer supply; a minute or more until the first is ready."""
         known = self._sorted[-1] if self._sorted else FIRST_START_STALE_S
         return max(3.0 * self.quantile(), known)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is worth keeping of a pool over restarts, for the same version of its function."""
+
+    service_s: tuple[float, ...] = ()
+    """A sample of service times, shortest first; at most 32."""
+    cold_start_s: tuple[float, ...] = ()
+    """The last cold starts, oldest first; at most 32."""
 
 
 class _Counted:

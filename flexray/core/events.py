@@ -356,6 +356,14 @@ class Redeployed:
 
 
 @dataclass(frozen=True, slots=True)
+class TickExpected:
+    """When the function's declared schedule fires next; None: it has none any more."""
+
+    in_s: float | None
+    inputs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeChanged:
     notice: str | None
 
@@ -372,6 +380,7 @@ PoolEvent = (
     | SettingsChanged
     | Redeployed
     | NoticeChanged
+    | TickExpected
     | Ticked
 )
 

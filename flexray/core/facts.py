@@ -21,13 +21,15 @@ class Facts:
     """Slots per container that the pool is sized by (`target_inputs`; with batching 1: count batches)."""
     demand: int = 0
     """Inputs waiting that no free slot has been promised to."""
+    held_back: int = 0
+    """Inputs of running maps that are to come: they wait for room before they are asked for."""
     assigned: int = 0
     """Slots that run an input, or are promised to one by a lease that its dispatcher has not seen yet."""
     ready: int = 0
     starting: int = 0
     """Launches that are under way. Those in `unplaced` are not among them."""
     starting_ages: Sequence[float] = ()
-    """Seconds since launch, oldest first: of all, or an even sample of at most 64 (`sample_ages`)."""
+    """Seconds since launch, oldest first: of all, or an even sample of at most 32."""
     unplaced: int = 0
     """Launches not begun, or not placed by Ray: no supply, withdrawn for nothing as soon as want drops."""
     service_s: float | None = None
@@ -52,7 +54,11 @@ class Facts:
     replacing: int = 0
     """Containers of an earlier version, not among `ready`, each of which serves until a new one is ready."""
     idle_tail_s: float = 0.0
-    """T: seconds a container started now will idle before it is stopped; part of its price."""
+    """T: how long a container idles in a pool with too many before it is stopped; part of a start's price."""
+    prewarmed: int = 0
+    """Containers for the next tick of a declared schedule, which is near."""
+    last_tail_s: float | None = None
+    """How long the last container idles, where it has been learned that the window is too long; else None."""
 
 
 class Rule(StrEnum):
@@ -70,6 +76,8 @@ class Rule(StrEnum):
     """An active pool has at least one container."""
     HOLD = "hold"
     """The sustained load needs them."""
+    PREWARM = "prewarm"
+    """A declared schedule fires soon."""
     REPLACE = "replace"
     """As many as there were of an earlier version."""
     BUFFER = "buffer"
@@ -84,9 +92,10 @@ _PLAIN = {
     Rule.QUIET: "nothing waits",
     Rule.ONE: "one container while the function is active",
     Rule.HOLD: "the sustained load needs {level:,}",
+    Rule.PREWARM: "its schedule fires within {ready_in_s:.1f} s",
     Rule.REPLACE: "a new version takes the place of the old one",
     Rule.BUFFER: "buffer_containers={level}",
-    Rule.INACTIVE: "no input for a whole scaledown_window",
+    Rule.INACTIVE: "no input for longer than a container is kept",
 }
 
 
@@ -106,9 +115,14 @@ class Reason:
     ready_in_s: float = 0.0
     """How long a new container takes to be ready."""
     failed_starts: int = 0
+    short_window_s: float | None = None
+    """The scaledown window, where it is shorter than a cold start."""
 
     def __str__(self) -> str:
         sentence = self._sentence()
+        if self.short_window_s is not None and self.target > self.before:
+            window = f"scaledown_window={self.short_window_s:g} s"
+            sentence += f"; {window} is shorter than a cold start, so most pauses are followed by one"
         if self.failed_starts and self.target > self.before:
             failures = "1 failed start" if self.failed_starts == 1 else f"{self.failed_starts} failed starts"
             return f"{sentence}; one at a time after {failures}"
@@ -127,7 +141,9 @@ class Reason:
             case Rule.MINIMUM:
                 return f"min_containers={self.level}"
             case _:
-                return f"{change}: " + _PLAIN[self.rule].format(waiting=self.waiting, level=self.level)
+                return f"{change}: " + _PLAIN[self.rule].format(
+                    waiting=self.waiting, level=self.level, ready_in_s=self.ready_in_s
+                )
 
     def _outlook(self) -> str:
         if self.gone_in_s is None:

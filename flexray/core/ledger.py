@@ -91,6 +91,8 @@ class Ledger:
         """Ready containers for one input alone: a whole lease is out there, or is to be when all are back."""
         self.orphans: dict[int, LeaseOut] = {}
         """Leases whose holder is dead, or has not reported since the controller restarted."""
+        self.moves = 0
+        """How often a container has changed its state, or gone."""
         self._room: list[dict[str, Container]] = []
         """At index n: containers that may be granted, with n leases out, the most recently used last."""
         self._outdated_room: dict[str, Container] = {}
@@ -139,6 +141,7 @@ class Ledger:
         return container
 
     def set_state(self, container: Container, state: State) -> None:
+        self.moves += 1
         self._leave_room(container)
         del self.by_state[container.state][container.container_id]
         self.by_state[state][container.container_id] = container
@@ -174,6 +177,7 @@ class Ledger:
 
     def remove(self, container: Container) -> list[LeaseOut]:
         """Forget a dead container; returns the leases that died with it."""
+        self.moves += 1
         self._leave_room(container)
         del self.containers[container.container_id]
         del self.by_state[container.state][container.container_id]

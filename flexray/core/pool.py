@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.admission import admissible, advance, has_room
 from flexray.core.callers import Caller, Callers
+from flexray.core.estimates import Learned
 from flexray.core.events import (
     AnswerReport,
     ContainerLost,
@@ -32,8 +33,10 @@ from flexray.core.events import (
     SettingsChanged,
     StartFailed,
     Ticked,
+    TickExpected,
 )
 from flexray.core.ledger import Container, LeaseOut, Ledger, State
+from flexray.core.prewarm import NextTick
 from flexray.core.scaling import Scaling
 from flexray.core.status import PoolView
 
@@ -83,6 +86,8 @@ class PoolConfig:
     """Found containers with lower numbers run an earlier version."""
     found: tuple[str, ...] = ()
     """After a restart: the containers that Ray lists, none of which has answered yet."""
+    learned: Learned = field(default_factory=Learned)
+    """Of this version of the function, before a restart."""
     expected_dispatchers: tuple[str, ...] = ()
     """After a restart: those in the store. Until each has seen a reply of this controller or is dead, nothing
     new is admitted and nothing is stopped."""
@@ -105,6 +110,7 @@ class Pool:
             self._name_container,
             single_use=config.single_use,
         )
+        self.scaling.recall(config.learned)
         self._next_lease = config.epoch * EPOCH
         self._next_reply = config.epoch * EPOCH
         self.notice: str | None = None
@@ -156,6 +162,8 @@ class Pool:
                 self.scaling.settings = settings
             case Redeployed():
                 self._redeploy(event, now)
+            case TickExpected(in_s, inputs):
+                self.scaling.next_tick = None if in_s is None else NextTick(now + in_s, inputs)
             case NoticeChanged(notice):
                 self.notice = notice
                 self._changed.update((i, None) for i, _ in self.callers)

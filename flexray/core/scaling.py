@@ -12,21 +12,24 @@ from dataclasses import dataclass
 
 from flexray.config import AutoscalerSettings
 from flexray.core.autoscaler import (
+    AGES_MAX,
     GIVE_UP_AFTER,
     UNPLACED_MAX,
+    VALUE_OF_WAITING,
     Decision,
     Facts,
     decide,
-    early_idle_s,
     idle_limit_s,
-    sample_ages,
+    sample,
     start_backoff_s,
     starts_now,
 )
 from flexray.core.callers import Callers
-from flexray.core.estimates import Arrivals, ColdStarts, Occupancy, ServiceTimes
+from flexray.core.estimates import Arrivals, ColdStarts, Learned, Occupancy, ServiceTimes
 from flexray.core.events import PoolEffect, Redeployed, StartContainer, StopContainer
+from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.ledger import Container, Ledger, State
+from flexray.core.prewarm import NextTick
 
 DECIDE_EVERY_S = 0.020
 UNPLACEABLE_S = 3.0
@@ -36,10 +39,22 @@ DECISIONS_KEPT = 32
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A decision that changed something, and when."""
+    """A decision that changed something, and when; `str()` of it is what `explain` prints."""
 
     at: float
     decision: Decision
+    idle_ended: int = 0
+    """Idle containers that were stopped with it."""
+    idle_s: float = 0.0
+    """How long the least recently used of them had been idle."""
+
+    def __str__(self) -> str:
+        if not self.idle_ended:
+            return str(self.decision.reason)
+        ended = "1 container" if self.idle_ended == 1 else f"{self.idle_ended:,} containers"
+        before = self.decision.reason.before
+        change = f"{before} -> {before - self.idle_ended}"
+        return f"{change}: {ended} ended, idle for {self.idle_s:.1f} s"
 
 
 class Scaling:
@@ -61,6 +76,10 @@ class Scaling:
         self.cold_starts = ColdStarts()
         self.arrivals = Arrivals()
         self.occupancy = Occupancy()
+        self.idling = Idling()
+        self.idle_periods = IdlePeriods()
+        self.next_tick: NextTick | None = None
+        """Of the function's declared schedule."""
         self.failed_starts = 0
         self.ever_ready = False
         self.failure: object = None
@@ -74,6 +93,12 @@ class Scaling:
         self._startup_timeout_s = startup_timeout_s
         self._name_container = name_container
         self._places = UNPLACED_MAX
+        self._launches: list[float] = []
+        """When some of those that start were launched."""
+        self._sampled_at = 0
+        """The ledger's moves when these were chosen."""
+        self._held_back = False
+        """More launches were wanted than Ray may have to place at once."""
         self._retry_at = 0.0
         self._failed_at = 0.0
         self._decided_at = float("-inf")
@@ -123,17 +148,31 @@ class Scaling:
         gives_up, self._gives_up = self._gives_up or self.broken, False
         return gives_up and not self._ledger.outdated  # Those serve on.
 
+    @property
+    def learned(self) -> Learned:
+        """What to keep of this version of the function over a restart."""
+        return Learned(self.service.few(), self.cold_starts.recent)
+
+    def recall(self, learned: Learned) -> None:
+        """Begin with what was learned before; what is seen from now on replaces it."""
+        for seconds in learned.service_s:
+            self.service.add(seconds)
+        for seconds in learned.cold_start_s:
+            self.cold_starts.add(seconds)
+
     # Deciding.
 
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
-        if callers.demand or callers.assigned or callers.backlog:
+        busy = bool(callers.demand or callers.assigned or callers.backlog)
+        self.idling.observe(callers.demand + callers.assigned + callers.unseen_leases, now, self._loss_s)
+        self.idle_periods.observe(self.settings.scaledown_window, now, busy=busy)
+        if busy:
             self._active_at = now
         if not callers.demand:
             self._demand_since = None
         elif self._demand_since is None:
             self._demand_since = now
-        loading = ledger.by_state[State.LOADING]
         assigned = callers.assigned + callers.unseen_leases
         crowded = 0  # Inputs beyond the target: they run, and a container more would take them.
         if ledger.target_slots < ledger.slots:
@@ -142,11 +181,12 @@ class Scaling:
             settings=self.settings,
             slots=ledger.target_slots,
             demand=callers.demand + crowded,
+            held_back=callers.held_back,
             assigned=assigned - crowded,
             ready=ledger.current,
             replacing=self.replacing,
-            starting=len(loading),
-            starting_ages=sample_ages([c.launched_at for c in loading.values()], now) if loading else (),
+            starting=ledger.count(State.LOADING),
+            starting_ages=self._starting_ages(now),
             unplaced=ledger.count(State.LAUNCHED),
             service_s=None if self._single_use else self.service.mean,
             single_use=self._single_use,
@@ -158,36 +198,95 @@ class Scaling:
             active=now - self._active_at <= self.settings.scaledown_window,
             waited_s=0.0 if self._demand_since is None else now - self._demand_since,
             failed_starts=self.failed_starts,
-            idle_tail_s=early_idle_s(self.settings, self.cold_starts.quantile()),
+            idle_tail_s=self._idle_tail_s(),
+            prewarmed=self._prewarmed(now),
+            last_tail_s=self._last_tail_s(now),
         )
+
+    def _may_decide(self, now: float) -> bool:
+        """Whether enough time has passed, or Ray has placed half of what held further launches back."""
+        room = self._held_back and 2 * self._ledger.count(State.LAUNCHED) <= self._places
+        return room or now - self._decided_at >= DECIDE_EVERY_S
+
+    def _starting_ages(self, now: float) -> list[float]:
+        """Ages of at most 32 starts, evenly chosen, oldest first; chosen anew when one in 32 has moved."""
+        loading = self._ledger.by_state[State.LOADING]
+        moves = self._ledger.moves
+        if moves - self._sampled_at >= max(1, len(loading) // AGES_MAX) or not loading:
+            self._launches = [container.launched_at for container in sample(loading.values())]
+            self._sampled_at = moves
+        return [now - at for at in self._launches]
+
+    def _idle_tail_s(self) -> float:
+        """T for the last of the ready containers, which would go first."""
+        level = (self._ledger.current - 1) * self._ledger.target_slots + 1
+        return self.idling.threshold_s(level, self.settings.scaledown_window, self.cold_starts.quantile())
+
+    def _prewarmed(self, now: float) -> int:
+        """Containers for the next tick of a schedule, if it is near."""
+        if self.next_tick is None:
+            return 0
+        slowest_s = self.cold_starts.slowest or self.cold_starts.quantile()
+        return self.next_tick.containers(self._ledger.target_slots, slowest_s, now)
+
+    def _last_tail_s(self, now: float) -> float | None:
+        """How long the last container idles; None: for the window, as nothing says that this is too long."""
+        window_s, cold_start_s = self.settings.scaledown_window, self.cold_starts.quantile()
+        learned_s = self.idling.last_threshold_s(window_s, cold_start_s)
+        if learned_s is not None:
+            return learned_s
+        far = self.next_tick is not None and self.next_tick.is_beyond(window_s, now)
+        return 2.0 * cold_start_s if far or self.idle_periods.outlive_the_window else None
+
+    def _loss_s(self, busy: int) -> float:
+        """What it costs, in container-seconds, that an input finds no container while so many slots are busy.
+
+        It waits for a cold start, or for one of these slots, whichever is sooner.
+        """
+        cold_start_s = wait_s = self.cold_starts.quantile()
+        if busy:
+            wait_s = min(wait_s, (self.service.mean or wait_s) / busy)
+        return cold_start_s + VALUE_OF_WAITING * wait_s
 
     def run(self, now: float, *, ticked: bool, may_shrink: bool) -> list[PoolEffect]:
         """Decide, and return the starts and stops that follow; at most every 20 ms but for new demand."""
         demand_grew = self._callers.demand > self._decided_demand
         self._decided_demand = self._callers.demand
-        if self.broken or not (ticked or demand_grew or now - self._decided_at >= DECIDE_EVERY_S):
+        if self.broken or not (ticked or demand_grew or self._may_decide(now)):
             return []
         self._decided_at = now
         facts = self.facts(now)
         decision = decide(facts)
         effects = self._start(facts, decision, now)
+        ended: list[PoolEffect] = []
+        idle_s = self._idle_s(now)
         if may_shrink:
             effects += self._withdraw(facts, decision, now)
             if ticked:
-                effects += self._stop_idle(facts, now) + self._stop_overdue(now)
+                ended = self._stop_idle(facts, now)
+                effects += ended + self._stop_overdue(now)
             effects += self._drain_excess(now)
         if effects:
-            self.decisions.append(Logged(now, decision))
+            only_ended = len(ended) == len(effects)
+            logged = Logged(now, decision, len(ended), idle_s) if only_ended else Logged(now, decision)
+            self.decisions.append(logged)
         return effects
+
+    def _idle_s(self, now: float) -> float:
+        """How long the least recently used container has been idle."""
+        container = self._ledger.least_recently_used()
+        return 0.0 if container is None else now - container.idle_since
 
     def _start(self, facts: Facts, decision: Decision, now: float) -> list[PoolEffect]:
         count = starts_now(facts, decision.target)
+        self._held_back = False
         if not count or now < self._retry_at:
             return []
         launched = self._ledger.by_state[State.LAUNCHED]
         oldest = next(iter(launched.values()), None)
         if oldest is not None and now - oldest.launched_at > UNPLACEABLE_S:
             self._places = UNPLACED_MAX
+        self._held_back = count > self._places - len(launched)
         count = min(count, self._places - len(launched))
         if self.settings.max_containers is not None:
             current = len(self._ledger) - len(self._ledger.outdated)
@@ -200,11 +299,14 @@ class Scaling:
 
     def _withdraw(self, facts: Facts, decision: Decision, now: float) -> list[PoolEffect]:
         """Launches that are not wanted any more cost nothing to take back: the newest first."""
-        launched = [c for c in self._ledger.by_state[State.LAUNCHED].values() if c.may_be_stopped(now)]
         excess = facts.ready + facts.starting + facts.unplaced - decision.target
-        unwanted = launched[len(launched) - max(0, min(excess, len(launched))) :]
-        stale = self._stale(now)[: decision.stale_withdrawn]
-        return [self.stop(container) for container in unwanted + stale]
+        unwanted: list[Container] = []
+        if excess > 0 and facts.unplaced:
+            launched = self._ledger.by_state[State.LAUNCHED].values()
+            unwanted = [c for c in launched if c.may_be_stopped(now)][-excess:]
+        if decision.stale_withdrawn:
+            unwanted += self._stale(now)[: decision.stale_withdrawn]
+        return [self.stop(container) for container in unwanted]
 
     def _stale(self, now: float) -> list[Container]:
         """Starts that count as no supply any more, the youngest first."""
@@ -225,19 +327,24 @@ class Scaling:
     def _stop_overdue(self, now: float) -> list[PoolEffect]:
         """`startup_timeout` ends a start; one that Ray never placed says so as the failure."""
         effects: list[PoolEffect] = []
+        for container in self._overdue(now):
+            unplaced = container.state is State.LAUNCHED
+            effects.append(self.stop(container))
+            what = "Ray found no place for it" if unplaced else "its code was not loaded"
+            late = f"{what} within startup_timeout={self._startup_timeout_s:g} s"
+            self.start_failed(container, late, now)
+            self._gives_up = self._gives_up or (unplaced and not self._ledger.ready)
+        return effects
+
+    def _overdue(self, now: float) -> list[Container]:
+        overdue: list[Container] = []
         for state in (State.LAUNCHED, State.LOADING):
-            for container in list(self._ledger.by_state[state].values()):
+            for container in self._ledger.by_state[state].values():
                 if now - container.launched_at < self._startup_timeout_s:
                     break
-                if not container.may_be_stopped(now):
-                    continue
-                effects.append(self.stop(container))
-                unplaced = state is State.LAUNCHED
-                what = "Ray found no place for it" if unplaced else "its code was not loaded"
-                late = f"{what} within startup_timeout={self._startup_timeout_s:g} s"
-                self.start_failed(container, late, now)
-                self._gives_up = self._gives_up or (unplaced and not self._ledger.ready)
-        return effects
+                if container.may_be_stopped(now):
+                    overdue.append(container)
+        return overdue
 
     def _drain_excess(self, now: float) -> list[PoolEffect]:
         """Above a lowered maximum the idle ones go at once, then busy ones are emptied."""

@@ -15,6 +15,7 @@ from flexray.core.events import (
     ContainerLost,
     ContainerPlaced,
     ContainerReady,
+    DispatcherLost,
     InputsSubmitted,
     Lease,
     PoolEffect,
@@ -31,12 +32,13 @@ from flexray.core.events import (
     Ticked,
 )
 from flexray.core.occupancy import HELLO_S, KEEP_ANSWER_S, Arrival, Occupancy
-from flexray.core.pool import Pool, PoolConfig
+from flexray.core.pool import EPOCH, Pool, PoolConfig
 from flexray.core.recovery import Recovery
 from flexray.core.reporting import ASK_TIMEOUT_S
 from flexray.core.status import LOST, OK, REFUSED, UNSTARTED
 from tests.sim.invariants import Checks
 from tests.sim.scenarios import Faults, Scenario
+from tests.sim.thrift import THRIFT
 from tests.sim.truth import Violation
 from tests.sim.world import World
 
@@ -134,6 +136,17 @@ def a_dead_callers_input_keeps_its_slot() -> None:
     _played(world, 30.0)
     _promise(world.bounces == 0, f"5: {world.bounces} batches bounced")
     _promise(OK in world.truth[1].settled, "5: the input of the living caller has not settled")
+
+
+def a_dead_callers_leases_come_back_while_others_are_awaited() -> None:
+    """A restarted controller that does not know all callers yet asks for a dead one's leases at once."""
+    config = PoolConfig("f", 2, found=("f#1",), expected_dispatchers=("dead", "silent"))
+    pool, lease = Pool(config, 0.0), Lease(EPOCH + 1, "f#1")
+    pool.handle(ContainerReady("f#1", busy=(lease.number,)), 0.1)
+    pool.handle(ReportReceived(Report("dead", 5, EPOCH + 3, held=(lease,), assigned=1)), 0.2)
+    effects = pool.handle(DispatcherLost("dead"), 0.3)
+    _promise(pool.recovering, "5: the controller does not wait for the silent caller")
+    _promise(ReleaseLease("f#1", lease.number) in effects, f"5: on a caller's death it does {effects}")
 
 
 def a_lost_verdict_comes_again() -> None:
@@ -678,6 +691,7 @@ PROMISES: dict[str, Callable[[], None]] = {
         callers_share_a_container_evenly,
         a_dead_callers_slots_come_back,
         a_dead_callers_input_keeps_its_slot,
+        a_dead_callers_leases_come_back_while_others_are_awaited,
         a_lost_verdict_comes_again,
         one_input_starts_one_container,
         no_input_waits_behind_a_long_one,
@@ -712,5 +726,6 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_recreated_pool_begins_nothing_on_old_containers,
         a_full_cluster_makes_room_for_the_new_version,
         new_inputs_go_to_the_new_version,
+        *THRIFT,
     )
 }

@@ -95,7 +95,7 @@ def test_before_the_first_cold_start_the_default_counts() -> None:
     assert ColdStarts().quantile() == 2.0
     assert ColdStarts(default_s=0.4).quantile() == 0.4
     assert ColdStarts().slowest is None
-    assert ColdStarts().stale_after == 30.0
+    assert ColdStarts().stale_after == 60.0
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=100))

@@ -3,11 +3,15 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
+import pytest
+
 from flexray.config import AutoscalerSettings
 from flexray.core.autoscaler import GIVE_UP_AFTER, UNPLACED_MAX
 from flexray.core.callers import Callers
+from flexray.core.estimates import Learned
 from flexray.core.events import PoolEffect, Report, StartContainer, StopContainer
 from flexray.core.ledger import Container, Ledger, State
+from flexray.core.prewarm import NextTick
 from flexray.core.scaling import Scaling
 
 
@@ -221,3 +225,76 @@ def test_decisions_that_changed_something_are_kept_with_their_reasons() -> None:
     assert [str(logged.decision.reason) for logged in hand.scaling.decisions] == [
         "0 -> 1: 1 waiting and no input has finished yet"
     ]
+
+
+def test_what_ray_places_makes_room_for_further_launches_before_the_next_tick() -> None:
+    hand = Hand()
+    hand.demand(100)
+    assert starts(hand.run(0.0)) == UNPLACED_MAX
+    for container in list(hand.ledger.by_state[State.LAUNCHED].values())[: UNPLACED_MAX // 2]:
+        hand.scaling.placed(container)
+    assert starts(hand.run(0.004, ticked=False)) > UNPLACED_MAX
+
+
+def burst(hand: Hand, inputs: int, now: float) -> None:
+    """So many inputs wait until as many containers are ready, and are over at once."""
+    hand.demand(inputs)
+    hand.run(now)
+    for step in range(20):
+        hand.make_ready(now + 1.5)
+        hand.run(now + 1.5 + step / 1000, ticked=False)
+    hand.demand(0)
+    hand.run(now + 2.0)
+
+
+def test_idle_containers_are_kept_for_as_long_as_it_was_worth_it_before() -> None:
+    hand = Hand()
+    burst(hand, 4, 0.0)
+    hand.run(9.0)
+    assert hand.ledger.ready == 1  # Nothing is known: a cold start's time, in 2 s..window.
+    burst(hand, 4, 22.0)
+    hand.run(41.0)
+    assert hand.ledger.ready == 4  # They came back after 20 s before.
+    hand.run(51.0)
+    assert hand.ledger.ready == 1
+    assert str(hand.scaling.decisions[-1]) == "4 -> 1: 3 containers ended, idle for 27.5 s"
+
+
+def test_the_last_container_is_let_go_early_after_three_idle_periods_beyond_the_window() -> None:
+    hand = Hand(scaledown_window=10.0)
+    for turn in range(4):
+        burst(hand, 1, 100.0 * turn)
+        hand.run(100.0 * turn + 7.0)
+        assert hand.ledger.ready == (1 if turn < 3 else 0)
+        hand.run(100.0 * turn + 20.0)
+        assert hand.ledger.ready == 0
+
+
+def test_containers_are_ready_before_a_tick_and_leave_soon_after_it() -> None:
+    hand = Hand()
+    burst(hand, 1, 0.0)
+    hand.run(70.0)
+    assert hand.ledger.ready == 0
+    hand.scaling.next_tick = NextTick(at=200.0)
+    assert starts(hand.run(198.0)) == 0
+    assert starts(hand.run(198.4)) == 1
+    hand.make_ready(199.9)
+    assert stops(hand.run(203.0)) == []
+    hand.scaling.next_tick = NextTick(at=500.0)
+    assert len(stops(hand.run(203.25))) == 1
+
+
+def test_what_was_learned_is_known_after_a_restart() -> None:
+    hand, other = Hand(), Hand()
+    for number in range(200):
+        hand.scaling.service.add(1.0 + number % 10 / 10)
+    for number in range(5):
+        hand.scaling.cold_starts.add(float(number))
+    learned = hand.scaling.learned
+    assert len(learned.service_s) == 32
+    other.scaling.recall(learned)
+    assert other.scaling.service.mean == pytest.approx(hand.scaling.service.mean, rel=0.02)
+    assert other.scaling.cold_starts.quantile() == hand.scaling.cold_starts.quantile()
+    other.demand(10_000)
+    assert other.scaling.facts(0.0).service_s is not None
+    other.scaling.recall(Learned())

@@ -1,0 +1,139 @@
+"""Promises about idle containers, schedules and sharing: what is kept, for how long, and for whom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from flexray.config import AutoscalerSettings
+from flexray.core.events import (
+    ContainerPlaced,
+    ContainerReady,
+    PoolEffect,
+    StartContainer,
+    StopContainer,
+    Ticked,
+    TickExpected,
+)
+from flexray.core.pool import Pool, PoolConfig
+from flexray.core.sharing import PoolNeed, share
+from tests.bench.policies.ours import Ours
+from tests.bench.policies.simulator import Input, Outcome, Simulation, Trace
+from tests.sim.truth import Violation
+
+BURST = 4
+
+
+def _promise(condition: bool, what: str) -> None:
+    if not condition:
+        raise Violation(what)
+
+
+def _bursts(starts_s: Sequence[float], *, inputs: int = BURST, service_s: float = 0.3) -> Outcome:
+    """At each of these times so many inputs arrive, one a little longer than the other.
+
+    A cold start takes about 1.5 s; after the last burst nothing arrives for 200 s.
+    """
+    bursts = [Input(at, service_s * (1 + number / 10)) for at in starts_s for number in range(inputs)]
+    trace = Trace("bursts", bursts, starts_s[-1] + 200.0)
+    return Simulation(trace, Ours(trace), seed=1).run()
+
+
+def gaps_that_pay_are_bridged() -> None:
+    """Bursts of long inputs every 20 s: from the third on nobody waits for a cold start."""
+    outcome = _bursts([20.0 * turn for turn in range(6)], inputs=12, service_s=2.0)
+    waited = sum(wait_s > 1.0 for wait_s in outcome.waits_s[2 * 12 :])
+    _promise(waited == 0, f"{waited} inputs of later bursts wait for containers that it paid to keep")
+
+
+def gaps_that_do_not_pay_are_not_bridged() -> None:
+    """Bursts every 150 s: all but the last container leave within seconds, and in the end that one, too."""
+    cost_s = _bursts([150.0 * turn for turn in range(6)]).container_s
+    _promise(cost_s < 6 * (BURST * 5.0 + 30.0), f"bursts far apart cost {cost_s:.0f} container-seconds")
+
+
+def a_miss_among_many_busy_is_cheap() -> None:
+    """Twenty inputs a second of 0.5 s, at random: few containers are kept for the peaks of chance."""
+    rng, at, steady = random.Random(1), 0.0, []
+    while at < 200.0:
+        at += rng.expovariate(20.0)
+        steady.append(Input(at, rng.expovariate(2.0)))
+    trace = Trace("steady", steady, 200.0)
+    outcome = Simulation(trace, Ours(trace), seed=1).run()
+    _promise(outcome.container_s < 200.0 * 17.2, f"it costs {outcome.container_s / 200.0:.1f} containers")
+
+
+def the_last_container_keeps_the_window_at_first() -> None:
+    """Single inputs every 50 s: the second finds a container."""
+    outcome = _bursts([0.0, 50.0], inputs=1)
+    _promise(outcome.launches == 1, f"{outcome.launches} containers for two inputs within the window")
+
+
+def the_last_container_goes_where_the_window_is_too_long() -> None:
+    """Single inputs every 100 s: after three of them nothing waits a whole window for the next."""
+    outcome = _bursts([100.0 * turn for turn in range(10)], inputs=1)
+    cost_s = outcome.container_s
+    _promise(cost_s < 4 * 63.0 + 6 * 8.0, f"ten inputs far apart cost {cost_s:.0f} container-seconds")
+
+
+def containers_are_ready_when_a_schedule_fires() -> None:
+    """A pool told of the next tick starts in time, and keeps what it started."""
+    pool = Pool(PoolConfig("f", 1, AutoscalerSettings(scaledown_window=2.0)), 0.0)
+    pool.handle(TickExpected(100.0), 0.0)
+    started = _started(pool, [0.25 * step for step in range(419)], cold_start_s=1.5)
+    _promise(len(started) == 1, f"{len(started)} containers are started for one tick")
+    _promise(97.0 < started[0] < 98.5, f"the container for the tick at 100 s begins at {started[0]:.1f} s")
+    _promise(pool.ledger.ready == 1, "the container for the tick has gone before its input could arrive")
+
+
+def nothing_waits_for_a_far_tick() -> None:
+    """When the next tick is far, the container that ran the last one leaves before the window is over."""
+    pool = Pool(PoolConfig("f", 1, AutoscalerSettings()), 0.0)
+    pool.handle(TickExpected(10.0), 0.0)
+    _started(pool, [0.25 * step for step in range(60)], cold_start_s=1.5)
+    pool.handle(TickExpected(1000.0), 15.0)
+    effects: list[PoolEffect] = []
+    for step in range(40):
+        effects += pool.handle(Ticked(), 15.0 + 0.25 * step)
+    _promise(any(isinstance(e, StopContainer) for e in effects), "it stays although the next tick is far")
+
+
+def _started(pool: Pool, times: Sequence[float], cold_start_s: float) -> list[float]:
+    """Play ticks; returns when containers were started, each of which becomes ready."""
+    started: dict[str, float] = {}
+    ready: set[str] = set()
+    for now in times:
+        effects = pool.handle(Ticked(), now)
+        started.update({e.container_id: now for e in effects if isinstance(e, StartContainer)})
+        for name, at in started.items():
+            if name not in ready and now - at >= cold_start_s:
+                ready.add(name)
+                pool.handle(ContainerPlaced(name), now)
+                pool.handle(ContainerReady(name), now)
+    return list(started.values())
+
+
+def room_goes_to_whoever_has_fewest() -> None:
+    """A pool that wants ten thousand leaves one that wants two what it wants."""
+    grants = share([PoolNeed("large", 10_000, 1, 60.0), PoolNeed("small", 3, 1, 1.0)], room=11).grants
+    _promise(grants == {"large": 9, "small": 2}, f"room for eleven is shared as {grants}")
+
+
+def idle_containers_make_way_for_inputs_that_wait() -> None:
+    """What is idle above the need goes to a pool that waits, and to nobody else."""
+    needs = [PoolNeed("idle", 5, 5, 0.0, 3), PoolNeed("waits", 2, 0, 1.0), PoolNeed("minimum", 9, 8)]
+    _promise(share(needs, 0).give_ups == {"idle": 2}, f"given up: {share(needs, 0).give_ups}")
+    _promise(share(needs, 0, 2).give_ups == {}, "more is given up than wants a place")
+
+
+THRIFT: tuple[Callable[[], None], ...] = (
+    gaps_that_pay_are_bridged,
+    gaps_that_do_not_pay_are_not_bridged,
+    a_miss_among_many_busy_is_cheap,
+    the_last_container_keeps_the_window_at_first,
+    the_last_container_goes_where_the_window_is_too_long,
+    containers_are_ready_when_a_schedule_fires,
+    nothing_waits_for_a_far_tick,
+    room_goes_to_whoever_has_fewest,
+    idle_containers_make_way_for_inputs_that_wait,
+)
