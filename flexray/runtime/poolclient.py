@@ -368,6 +368,8 @@ class PoolClient:
             except RayError as error:
                 self._take_answers(bundle, error)
                 continue
+            for effect in bundle:
+                self._note_sent(effect)
             self._dispatcher.follow(ref, partial(self._take_answers, bundle))
 
     def _packed(self, input_id: int) -> Any:
@@ -383,7 +385,12 @@ class PoolClient:
 
     def _send(self, effect: SendBatch) -> Any:
         handle, message, objects = self._message(effect)
-        return handle.run.remote(message, *objects)
+        ref = handle.run.remote(message, *objects)
+        self._note_sent(effect)
+        return ref
+
+    def _note_sent(self, effect: SendBatch) -> None:
+        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
 
     def _message(self, effect: SendBatch) -> tuple[Any, bytes, list[Any]]:
         """(container's handle, packed batch, what travels beside it)."""
@@ -403,7 +410,6 @@ class PoolClient:
             calls,
             self._call_ids(effect.input_ids),
         )
-        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
         return handle, encode_batch(message), objects
 
     def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
