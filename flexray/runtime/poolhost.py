@@ -13,7 +13,6 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from flexray.config import AutoscalerSettings
@@ -45,6 +44,7 @@ from flexray.core.scaling import Scaling
 from flexray.errors import ContainerStartError, ExecutionError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
+from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, infeasible, shape
 from flexray.runtime.wire import EXIT_GRACE_S, ContainerInfo, LoadAnswer, PoolSpec, encode
 
@@ -315,7 +315,7 @@ class PoolHost:
 
     def _explained(self, reason: str) -> str:
         """The reason with what no node has, where that is why."""
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = known_nodes()
         why = infeasible(actor_options(self.spec.config.resources, nodes), nodes)
         return reason if why is None else f"{reason}: {why.splitlines()[0]}"
 
@@ -377,7 +377,7 @@ class PoolHost:
         if placed:
             reason = f"may have no more containers (max_containers={ready})"
             return Standstill(name, reason, ready, bounded=True, homes=homes)
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = known_nodes()
         options = actor_options(self.spec.config.resources, nodes)
         impossible = infeasible(options, nodes)
         if impossible is not None:

@@ -176,7 +176,6 @@ def test_where_no_node_is_ever_added_the_nodes_there_are_tell_what_is_too_large(
     assert "no node can hold {CPU: 64}: the only node has {CPU: 4, GPU: 2" in str(error)
 
 
-@pytest.mark.xfail(reason="notices do not count the types of node that may be added yet")
 @in_driver
 def test_what_no_node_can_hold_is_named_with_what_the_cluster_could_offer() -> None:
     app = flexray.App("impossible")
