@@ -170,6 +170,13 @@ class Backend(Protocol):
     def info(self) -> Any:
         """A look at the controller, as `runtime.wire.ControllerInfo`."""
 
+    def pools(self, app_name: str | None = None, function: str | None = None) -> list[Any]:
+        """What pools are at, and why, as `runtime.wire.PoolInfo`: of a function, an app, or all.
+
+        Raises:
+            NotFoundError: There is no such app or function.
+        """
+
     def containers(self, app_name: str | None = None) -> list[Any]:
         """Those of a deployed app, or of all apps, as `runtime.wire.ContainerInfo`."""
 

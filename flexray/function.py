@@ -66,6 +66,8 @@ class Stats:
     settings: AutoscalerSettings = field(default_factory=AutoscalerSettings)
     last_decision: str | None = None
     """The newest decision that started or stopped a container, in words."""
+    notice: str | None = None
+    """Why inputs wait, where time alone does not help: no node can hold a container, say."""
 
 
 class Function(Variants, Generic[P, R]):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flexray.cli import call, cluster, containers, deployed, functions, run
+from flexray.cli import call, cluster, containers, deployed, functions, run, top
 from flexray.cli.options import UsageError, sentence_of
 from flexray.cli.reporting import report
 from flexray.errors import InvalidError
@@ -77,4 +77,5 @@ app.add_typer(functions.app, name="function")
 app.add_typer(containers.app, name="container")
 app.add_typer(call.app, name="call")
 app.add_typer(cluster.app, name="cluster")
+app.command()(top.top)
 app.command()(cluster.shutdown)

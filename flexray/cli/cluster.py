@@ -21,6 +21,7 @@ from flexray.output import is_terminal
 app = typer.Typer(help="The cluster as a whole.", no_args_is_help=True, rich_markup_mode=None)
 
 GIB = 1 << 30
+NODE_COLUMNS = ("node", "address", "CPU", "GPU", "memory GiB", "containers")
 
 
 @app.command("status")
@@ -51,8 +52,14 @@ def _status(as_json: bool) -> None:
         return
     _say_controller(view, states)
     say("")
+    table(NODE_COLUMNS, node_rows(view), right=NODE_COLUMNS[2:])
+    say("\nof CPU, GPU and memory: what is taken, and what there is")
+
+
+def node_rows(view: Any) -> list[tuple[object, ...]]:
+    """A row for each node, with what is taken of what it has."""
     on = Counter(one.node for one in view.containers)
-    rows = [
+    return [
         (
             f"{node.node_id[:12]}{' (head)' if node.is_head else ''}",
             node.address,
@@ -63,9 +70,6 @@ def _status(as_json: bool) -> None:
         )
         for node in view.nodes
     ]
-    right = ("CPU", "GPU", "memory GiB", "containers")
-    table(("node", "address", "CPU", "GPU", "memory GiB", "containers"), rows, right=right)
-    say("\nof CPU, GPU and memory: what is taken, and what there is")
 
 
 def _say_controller(view: Any, states: Counter[str]) -> None:

@@ -6,12 +6,13 @@ One rule: a function is named APP/FUNCTION, as the lists show it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from flexray import backend
-from flexray.cli.printing import AsJson, say, say_json, table
+from flexray.cli.printing import AsJson, ago, say, say_json, table
 from flexray.errors import InvalidError, NotFoundError
 from flexray.function import Function, Stats
 
@@ -34,6 +35,16 @@ def list_functions(
 def stats(name: Name, as_json: AsJson = False) -> Callable[[], None]:
     """Show one function's pool: inputs, containers, settings, and why it has as many as it has."""
     return lambda: _stats(name, as_json)
+
+
+@app.command("explain")
+def explain(
+    name: Name,
+    lines: Annotated[int, typer.Option("-n", "--lines", help="How many earlier decisions.", min=0)] = 10,
+    as_json: AsJson = False,
+) -> Callable[[], None]:
+    """Say why a function has as many containers as it has, and what was decided before."""
+    return lambda: _explain(name, lines, as_json)
 
 
 @app.command("autoscaler")
@@ -104,6 +115,7 @@ def _stats(name: str, as_json: bool) -> None:
                 "containers": stats.containers,
                 "settings": settings,
                 "last_decision": stats.last_decision,
+                "notice": stats.notice,
             }
         )
         return
@@ -112,6 +124,47 @@ def _stats(name: str, as_json: bool) -> None:
     say(f"containers: {states or 'none'}; {stats.input_headroom:,} more inputs would run at once")
     say(f"settings: {_shown(settings)}")
     say(f"newest decision: {stats.last_decision or 'none yet'}")
+    if stats.notice is not None:
+        say(f"note: {stats.notice}")
+
+
+def _explain(name: str, lines: int, as_json: bool) -> None:
+    app_name, function = _split(name)
+    pools: list[Any] = backend.connect(join=True).pools(app_name, function)
+    if as_json:
+        say_json([_explained(pool, lines) for pool in pools])
+        return
+    if not pools:
+        say(f"{name} is a class, and none of its parameter sets is in use: it has no containers.")
+    for number, pool in enumerate(pools):
+        if number:
+            say("")
+        states = ", ".join(f"{count} {state}" for state, count in pool.containers.items() if count)
+        say(f"{pool.pool_id}: {pool.waiting:,} waiting, {pool.running:,} running")
+        say(f"containers: {states or 'none'}")
+        say(f"now: {pool.why}")
+        if pool.notice is not None:
+            say(f"note: {pool.notice}")
+        for at, decision in pool.decisions[:lines]:
+            say(f"{ago(at)}: {decision}")
+
+
+def _explained(pool: Any, lines: int) -> dict[str, Any]:
+    return {
+        "pool": pool.pool_id,
+        "containers": pool.containers,
+        "waiting": pool.waiting,
+        "running": pool.running,
+        "now": pool.why,
+        "notice": pool.notice,
+        "decisions": [
+            {
+                "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
+                "decision": decision,
+            }
+            for at, decision in pool.decisions[:lines]
+        ],
+    }
 
 
 def _autoscaler(name: str, changes: dict[str, Any], as_json: bool) -> None:
@@ -131,10 +184,15 @@ def _shown(settings: dict[str, Any]) -> str:
     )
 
 
-def _function(text: str) -> Function[..., Any]:
+def _split(text: str) -> tuple[str, str]:
     app_name, separator, name = text.partition("/")
     if not separator or not name:
         raise InvalidError(f"{text!r:.70} names no function", "give it as APP/FUNCTION, as in shop/price")
+    return app_name, name
+
+
+def _function(text: str) -> Function[..., Any]:
+    app_name, name = _split(text)
     connected = backend.connect(join=True)
     interface = connected.find(app_name, name, None)[2]
     if interface is not None:

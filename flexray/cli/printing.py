@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 UNBOUNDED = 10_000
 
@@ -27,17 +30,29 @@ def say_json(value: Any) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
     """Print rows below the names of their columns, those in `right` as numbers are."""
     from rich.console import Console  # Only tables need rich.
-    from rich.table import Table
 
-    printed = Table(box=None, pad_edge=False)
-    for name in columns:
-        printed.add_column(name, no_wrap=True, justify="right" if name in right else "left")
-    for row in rows:
-        printed.add_row(*[str(cell) for cell in row])
     console = Console(soft_wrap=True)
     if not console.is_terminal:
         console.width = UNBOUNDED  # Nothing is cut off where nobody's window is the reason.
-    console.print(printed)
+    console.print(drawn_table(columns, rows, right))
+
+
+def drawn_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[str] = (),
+    folded: str | None = None,
+) -> Table:
+    """The same to be drawn; the column `folded` takes several lines where the window is narrow."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False)
+    for name in columns:
+        justify: Literal["right", "left"] = "right" if name in right else "left"
+        drawn.add_column(name, no_wrap=name != folded, justify=justify, overflow="fold")
+    for row in rows:
+        drawn.add_row(*[str(cell) for cell in row])
+    return drawn
 
 
 def ago(at: float) -> str:

@@ -23,11 +23,23 @@ PARTS = 8
 class ServiceTimes:
     """How long inputs run: the mean of the last 256 inputs and a sample of their times."""
 
-    __slots__ = ("_chunks", "_count", "_recent", "_sorted", "_squares", "_sum", "_total", "_until_resum")
+    __slots__ = (
+        "_chunks",
+        "_count",
+        "_recent",
+        "_sorted",
+        "_squares",
+        "_sum",
+        "_total",
+        "_until_resum",
+        "added",
+    )
 
     def __init__(self) -> None:
         self._chunks: deque[tuple[int, float]] = deque()  # (inputs, their seconds), oldest first
         self._count = 0
+        self.added = 0
+        """Inputs, all that ever were."""
         self._total = 0.0
         self._recent: deque[float] = deque()  # the sample by age; at most 256
         self._sorted: list[float] = []  # the same by size
@@ -43,6 +55,7 @@ class ServiceTimes:
         """Count inputs that ran for `total` seconds together; `samples` are the times of some of them."""
         if count <= 0:
             return
+        self.added += count
         kept = min(count, SERVICE_SAMPLES)
         self._add_chunk(kept, max(0.0, total) * kept / count)
         for seconds in samples:

@@ -364,6 +364,13 @@ class TickExpected:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Another pool waits for room: so many idle containers beyond this pool's need are to end now."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeChanged:
     notice: str | None
 
@@ -381,6 +388,7 @@ PoolEvent = (
     | Redeployed
     | NoticeChanged
     | TickExpected
+    | GiveUp
     | Ticked
 )
 

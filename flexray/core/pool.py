@@ -20,6 +20,7 @@ from flexray.core.events import (
     ContainerReady,
     ContainerRetired,
     DispatcherLost,
+    GiveUp,
     Lease,
     LeaseReleased,
     NoticeChanged,
@@ -122,6 +123,8 @@ class Pool:
         self._shared_at = float("-inf")
         self._ticked_at = now
         self._had_room = True
+        self.refused = 0
+        """Inputs that found no room, since the controller began."""
         self._short: dict[str, None] = {}
         """Dispatchers with calls that find no room beside what others were given in advance."""
         self._effects: list[PoolEffect] = []
@@ -164,6 +167,9 @@ class Pool:
                 self._redeploy(event, now)
             case TickExpected(in_s, inputs):
                 self.scaling.next_tick = None if in_s is None else NextTick(now + in_s, inputs)
+            case GiveUp(count):
+                if not self.recovering:
+                    self._effects += self.scaling.give_up(count, now)
             case NoticeChanged(notice):
                 self.notice = notice
                 self._changed.update((i, None) for i, _ in self.callers)
@@ -267,6 +273,7 @@ class Pool:
             open_asks = admitted
         caller.admitted += admitted
         caller.decided += open_asks
+        self.refused += open_asks - admitted
         self.callers.recount(dispatcher_id, caller)
         self._changed[dispatcher_id] = None
 

@@ -6,7 +6,7 @@ starts and stops, within the maximum, Ray's patience and the back-off after fail
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +18,9 @@ from flexray.core.autoscaler import (
     VALUE_OF_WAITING,
     Decision,
     Facts,
+    Rule,
     decide,
+    hold_containers,
     idle_limit_s,
     sample,
     start_backoff_s,
@@ -30,6 +32,7 @@ from flexray.core.events import PoolEffect, Redeployed, StartContainer, StopCont
 from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.ledger import Container, Ledger, State
 from flexray.core.prewarm import NextTick
+from flexray.core.sharing import PoolNeed, spare_containers
 
 DECIDE_EVERY_S = 0.020
 UNPLACEABLE_S = 3.0
@@ -47,6 +50,8 @@ class Logged:
     """Idle containers that were stopped with it."""
     idle_s: float = 0.0
     """How long the least recently used of them had been idle."""
+    for_others: bool = False
+    """Another pool waits for their room."""
 
     def __str__(self) -> str:
         if not self.idle_ended:
@@ -54,7 +59,8 @@ class Logged:
         ended = "1 container" if self.idle_ended == 1 else f"{self.idle_ended:,} containers"
         before = self.decision.reason.before
         change = f"{before} -> {before - self.idle_ended}"
-        return f"{change}: {ended} ended, idle for {self.idle_s:.1f} s"
+        why = ", for another function waits for their room" if self.for_others else ""
+        return f"{change}: {ended} ended, idle for {self.idle_s:.1f} s{why}"
 
 
 class Scaling:
@@ -88,6 +94,10 @@ class Scaling:
         """The user's code can not be loaded anywhere: nothing is started any more."""
         self._gives_up = False
         self.decisions: deque[Logged] = deque(maxlen=DECISIONS_KEPT)
+        self.started = self.cold_started = 0
+        """Containers that were started, and that became ready, since the controller began."""
+        self.decided: Counter[Rule] = Counter()
+        """Decisions that changed something, by the rule that made them."""
         self._ledger = ledger
         self._callers = callers
         self._startup_timeout_s = startup_timeout_s
@@ -103,7 +113,7 @@ class Scaling:
         self._failed_at = 0.0
         self._decided_at = float("-inf")
         self._decided_demand = 0
-        self._demand_since: float | None = None
+        self.demand_since: float | None = None
         self._active_at = float("-inf")
         self.replacing = 0
         """See `Facts`."""
@@ -118,6 +128,7 @@ class Scaling:
     def became_ready(self, container: Container, now: float) -> None:
         if not container.found:
             self.cold_starts.add(now - container.launched_at)
+            self.cold_started += 1
         self.failed_starts, self.ever_ready, self.failure = 0, True, None
         self._retry_at = now
         container.idle_since = now
@@ -153,6 +164,11 @@ class Scaling:
         """What to keep of this version of the function over a restart."""
         return Learned(self.service.few(), self.cold_starts.recent)
 
+    @property
+    def seen(self) -> int:
+        """How many inputs and starts that was learned from, since the controller began."""
+        return self.cold_started + self.service.added
+
     def recall(self, learned: Learned) -> None:
         """Begin with what was learned before; what is seen from now on replaces it."""
         for seconds in learned.service_s:
@@ -170,9 +186,9 @@ class Scaling:
         if busy:
             self._active_at = now
         if not callers.demand:
-            self._demand_since = None
-        elif self._demand_since is None:
-            self._demand_since = now
+            self.demand_since = None
+        elif self.demand_since is None:
+            self.demand_since = now
         assigned = callers.assigned + callers.unseen_leases
         crowded = 0  # Inputs beyond the target: they run, and a container more would take them.
         if ledger.target_slots < ledger.slots:
@@ -196,7 +212,7 @@ class Scaling:
             arrival_rate=self.arrivals.rate(now),
             occupancy=self.occupancy.level(now),
             active=now - self._active_at <= self.settings.scaledown_window,
-            waited_s=0.0 if self._demand_since is None else now - self._demand_since,
+            waited_s=0.0 if self.demand_since is None else now - self.demand_since,
             failed_starts=self.failed_starts,
             idle_tail_s=self._idle_tail_s(),
             prewarmed=self._prewarmed(now),
@@ -267,6 +283,7 @@ class Scaling:
                 effects += ended + self._stop_overdue(now)
             effects += self._drain_excess(now)
         if effects:
+            self.decided[decision.reason.rule] += 1
             only_ended = len(ended) == len(effects)
             logged = Logged(now, decision, len(ended), idle_s) if only_ended else Logged(now, decision)
             self.decisions.append(logged)
@@ -295,6 +312,7 @@ class Scaling:
         for _ in range(count):
             container = self._ledger.add(self._name_container(), State.LAUNCHED, now)
             effects.append(StartContainer(container.container_id))
+            self.started += 1
         return effects
 
     def _withdraw(self, facts: Facts, decision: Decision, now: float) -> list[PoolEffect]:
@@ -369,6 +387,50 @@ class Scaling:
                 if container.may_be_stopped(now):
                     return container
         return None
+
+    def explain(self, now: float) -> str:
+        """Why there are as many containers as there are, in a sentence."""
+        if self.broken:
+            return "nothing is started: the function's code cannot be loaded"
+        facts = self.facts(now)
+        sentence = str(decide(facts).reason)
+        if facts.failed_starts and now < self._retry_at:
+            return f"{sentence}; the next start is tried in {self._retry_at - now:.1f} s"
+        return sentence
+
+    def need(self, pool_id: str, now: float) -> PoolNeed:
+        """What this pool has, wants and could spare, for the sharing between pools."""
+        facts = self.facts(now)
+        decision = decide(facts)
+        return PoolNeed(
+            pool_id=pool_id,
+            want=decision.target,
+            live=facts.ready + facts.starting + facts.unplaced,
+            waited_s=facts.waited_s if facts.demand else 0.0,
+            spare=self._spare(facts),
+        )
+
+    def give_up(self, count: int, now: float) -> list[PoolEffect]:
+        """Stop so many idle containers for other pools, the least recently used first, and none needed."""
+        ended: list[PoolEffect] = []
+        facts = self.facts(now)
+        idle_s = self._idle_s(now)
+        for _ in range(min(count, self._spare(facts))):
+            container = self._ledger.least_recently_used()
+            if container is None:
+                break
+            ended.append(self.stop(container))
+        if ended:
+            self.decisions.append(Logged(now, decide(facts), len(ended), idle_s, for_others=True))
+        return ended
+
+    def _spare(self, facts: Facts) -> int:
+        """Idle ones above its minimum, its buffer and its sustained load."""
+        settings, idle = self.settings, self._ledger.idle
+        needed = max(settings.min_containers, hold_containers(facts), facts.prewarmed)
+        if facts.active and settings.buffer_containers:
+            needed = max(needed, facts.ready - idle + settings.buffer_containers)
+        return spare_containers(ready=facts.ready, idle=idle, needed=needed)
 
     def stop(self, container: Container) -> StopContainer:
         """Stop a container that has no leases; it counts until Ray says that it is dead."""

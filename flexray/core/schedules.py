@@ -55,6 +55,10 @@ class Schedules:
         """When it is due next."""
         return next((tick for tick, one in self._heap if one == pool_id), None)
 
+    def upcoming(self) -> list[tuple[float, str]]:
+        """(when it is due next, its pool) of every function, in no order."""
+        return list(self._heap)
+
     def _following(self, pool_id: str, tick: float, after: float) -> float | None:
         """The first tick later than `after`, in step with this one: what was missed is told once."""
         schedule = self._schedules[pool_id]

@@ -76,6 +76,14 @@ class Apps:
         self._overridden: dict[str, None] = {}
         """Pools whose settings were changed: they are kept."""
 
+    def save_learned(self) -> None:
+        """Keep what the pools that are at work have learned, for their next controller."""
+        with self._store.transaction():
+            for host in self.awake:
+                if host.has_learned():
+                    spec = host.spec
+                    self._store.save_learned(spec.pool_id, spec.version, encode(host.pool.scaling.learned))
+
     # Ephemeral apps, and pools that are added.
 
     def open_app(self, app: AppSpec) -> None:
@@ -123,6 +131,9 @@ class Apps:
         )
 
     def _add_pool(self, spec: PoolSpec, epoch: int, left: Left | None = None) -> None:
+        record = self._store.learned(spec.pool_id, spec.version)
+        if record is not None:
+            left = replace(left or Left(), learned=decode(record))
         numbers = self._used_numbers.get(spec.pool_id, 0) + 1, self._first_containers.get(spec.pool_id, 0)
         self.pools[spec.pool_id] = PoolHost(
             spec, epoch, self._launcher, self.awake, numbers=numbers, left=left

@@ -16,7 +16,7 @@ import ray
 
 from flexray.config import AutoscalerSettings, FunctionConfig
 from flexray.core.blocking import notices
-from flexray.core.events import ContainerRetired, Report, Ticked
+from flexray.core.events import ContainerRetired, GiveUp, Report, Ticked, TickExpected
 from flexray.core.ledger import State
 from flexray.core.pool import SHARING_TICK_S, TICK_S
 from flexray.errors import NotFoundError
@@ -24,7 +24,9 @@ from flexray.runtime.apps import Apps, not_running, similar
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
 from flexray.runtime.liveness import is_alive
+from flexray.runtime.metrics import Metrics
 from flexray.runtime.poolhost import PoolHost
+from flexray.runtime.room import give_ups
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
@@ -39,6 +41,7 @@ from flexray.runtime.wire import (
     ControllerInfo,
     Deployment,
     Found,
+    PoolInfo,
     decode,
 )
 
@@ -48,6 +51,9 @@ CALLS_MAX = 1_000_000
 """Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
+KEEP_LEARNED_EVERY_S = 30.0
+FORESEEN_S = 600.0
+"""How long before a tick its pool is told of it: longer than any start takes."""
 WATCH_S = 600.0
 SILENT_FALLBACK_S = 60.0
 """A silent process of which Ray knows nothing is taken for dead after this long."""
@@ -65,6 +71,7 @@ class Controller:
         self._apps = Apps(store, self._users, self._clockwork, self._wall_clock)
         self._pools, self._awake = self._apps.pools, self._apps.awake
         self._began_at = time.time()
+        self._metrics = Metrics()
         self._unknown_since: dict[str, float] = {}
         found = _containers_in_ray()
         self._apps.recover(found)
@@ -75,6 +82,7 @@ class Controller:
             loop.create_task(self._tick()),
             loop.create_task(self._watch_lives()),
             loop.create_task(self._keep_all_packages()),
+            loop.create_task(self._keep_learned()),
         ]
 
     def _wall_clock(self) -> float:
@@ -137,6 +145,19 @@ class Controller:
             running=sum(pool.callers.assigned for pool in pools),
             notices=tuple(notices),
         )
+
+    async def pools(self, app_name: str | None, function: str | None) -> list[PoolInfo]:
+        """Of a function of a deployed app, of all its functions, or all there are."""
+        app_id = None
+        if app_name is not None:
+            app_id = self._apps.deployed(app_name).app_id
+            if function is not None:
+                self._apps.find(app_name, function, None)
+        return [
+            host.info()
+            for host in self._pools.values()
+            if app_id in (None, host.spec.app_id) and function in (None, host.spec.function_name)
+        ]
 
     async def containers(self, app_name: str | None) -> list[ContainerInfo]:
         """Those of a deployed app, earlier versions included, or of all apps."""
@@ -235,13 +256,14 @@ class Controller:
             "input_headroom": max(0, ready * ledger.slots - callers.assigned),
             "containers": {state.value: ledger.count(state) for state in State},
             "settings": pool.scaling.settings,
-            "last_decision": None if decision is None else str(decision.decision.reason),
+            "last_decision": None if decision is None else str(decision),
+            "notice": pool.notice,
         }
 
     # Time.
 
     async def _tick(self) -> None:
-        due_at = 0.0
+        due_at = second_at = 0.0
         while True:
             now = time.monotonic()
             whole = now >= due_at
@@ -253,11 +275,32 @@ class Controller:
                 try:
                     self._clockwork.run_due()
                     self._say_what_waits()
-                    self._apps.forget_idle()
+                    if now >= second_at:
+                        second_at = now + 1.0
+                        self._each_second()
                 except Exception:
                     logger.exception("of schedules, or of what inputs wait for")
             sharing = any(host.pool.is_sharing for host in self._awake)
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
+
+    def _each_second(self) -> None:
+        self._apps.forget_idle()
+        now = self.clock()
+        for tick, pool_id in self._clockwork.schedules.upcoming():
+            host = self._pools.get(pool_id)
+            if host is not None and (tick - now < FORESEEN_S or host in self._awake):
+                host.handle(TickExpected(tick - now))
+        for pool_id, count in give_ups(list(self._awake)).items():
+            self._pools[pool_id].handle(GiveUp(count))
+        self._metrics.observe(self._awake)
+
+    async def _keep_learned(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_LEARNED_EVERY_S)
+            try:
+                self._apps.save_learned()
+            except Exception:
+                logger.exception("what was learned of the load may be lost")
 
     def _tick_pool(self, host: PoolHost) -> None:
         """The next event wakes it where it is idle: hundreds of pools that nobody calls cost nothing."""

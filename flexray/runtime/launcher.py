@@ -1,13 +1,14 @@
 """Makes and ends the actors that are containers.
 
-One rule: creating a named actor waits for Ray's head, so it happens on a thread of its own, in order; the
-controller's event loop never waits for it.
+One rule: creating a named actor waits for Ray's head, so it happens on a thread of its own, one by one; and pools
+take turns, so that one that wants hundreds does not hold up one that wants one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,26 +22,53 @@ from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, PoolSpec
 
 Handle = Any
 """A Ray actor handle; Ray has no type for one that mypy could use."""
+Turn = asyncio.Future[None]
 
 
 class Launcher:
-    """Starts containers one after another, off the event loop."""
+    """Starts containers one after another, off the event loop on which it is used."""
 
     def __init__(self, use_number: Callable[[str, int], None]) -> None:
         self._use_number = use_number
         """Called with a pool and the number of a container of it, before that is started."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
-        self._thread.submit(_export)
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
+        self._killer = ThreadPoolExecutor(1, thread_name_prefix="flexray-killer")
+        self._starter.submit(_export)
+        self._turns: dict[str, deque[Turn]] = {}
+        """By pool, the launches that wait; the pool whose turn it is comes first."""
+        self._is_busy = False
 
     async def start(self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
         """The handle of a new container; Ray may place it whenever it can."""
-        self._use_number(spec.pool_id, int(container_id.rpartition("#")[2]))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, _create, container_id, spec, spec_data, slots)
+        await self._turn(spec.pool_id)
+        try:
+            self._use_number(spec.pool_id, int(container_id.rpartition("#")[2]))
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._starter, _create, container_id, spec, spec_data, slots)
+        finally:
+            self._is_busy = False
+            self._next()
 
     async def kill(self, handle: Handle) -> None:
         """End it now; withdraws its demand where Ray has not placed it."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, ray.kill, handle)
+        await asyncio.get_running_loop().run_in_executor(self._killer, ray.kill, handle)
+
+    async def _turn(self, pool_id: str) -> None:
+        turn: Turn = asyncio.get_running_loop().create_future()
+        self._turns.setdefault(pool_id, deque()).append(turn)
+        self._next()
+        await turn
+
+    def _next(self) -> None:
+        """Let one go on: of the pool that has waited longest since its last turn."""
+        if self._is_busy or not self._turns:
+            return
+        pool_id = next(iter(self._turns))
+        turns = self._turns.pop(pool_id)
+        self._is_busy = True
+        turns.popleft().set_result(None)
+        if turns:
+            self._turns[pool_id] = turns
 
 
 def _export() -> None:

@@ -18,6 +18,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from flexray.config import AutoscalerSettings
 from flexray.core.autoscaler import GIVE_UP_AFTER
 from flexray.core.blocking import Standstill
+from flexray.core.estimates import Learned
 from flexray.core.events import (
     AnswerReport,
     ContainerLost,
@@ -46,7 +47,7 @@ from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, infeasible, shape
-from flexray.runtime.wire import EXIT_GRACE_S, ContainerInfo, LoadAnswer, PoolSpec, encode
+from flexray.runtime.wire import EXIT_GRACE_S, ContainerInfo, LoadAnswer, PoolInfo, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
 
@@ -65,6 +66,8 @@ class Left:
     """Its containers."""
     users: Iterable[str] = ()
     """The processes that used it."""
+    learned: Learned = field(default_factory=Learned)
+    """Of this version of the function."""
 
 
 class PoolHost:
@@ -95,6 +98,7 @@ class PoolHost:
         self._bounded_since: float | None = None
         self._standstill: Standstill | None = None
         self._standstill_step = 0
+        self._learned_seen = 0
         config = PoolConfig(
             name=spec.pool_id,
             epoch=epoch,
@@ -109,6 +113,7 @@ class PoolHost:
             outdated_below=numbers[1],
             found=tuple(self._handles),
             expected_dispatchers=tuple(left.users),
+            learned=left.learned,
         )
         self.pool = Pool(config, time.monotonic())
         for container_id in list(self._handles):
@@ -319,6 +324,18 @@ class PoolHost:
         why = infeasible(actor_options(self.spec.config.resources, nodes), nodes)
         return reason if why is None else f"{reason}: {why.splitlines()[0]}"
 
+    @property
+    def waited_s(self) -> float:
+        """How long some input has waited without a pause."""
+        since = self.pool.scaling.demand_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def has_learned(self) -> bool:
+        """Whether anything was learned since this was asked last."""
+        seen = self.pool.scaling.seen
+        known, self._learned_seen = self._learned_seen, seen
+        return seen != known
+
     # Looks.
 
     def containers(self) -> list[ContainerInfo]:
@@ -338,6 +355,23 @@ class PoolHost:
             )
             for container in self.pool.ledger.containers.values()
         ]
+
+    def info(self) -> PoolInfo:
+        """What it is at, and why."""
+        ledger, callers, scaling = self.pool.ledger, self.pool.callers, self.pool.scaling
+        now, clock = time.monotonic(), time.time()
+        return PoolInfo(
+            pool_id=self.spec.pool_id,
+            app=self.spec.app_id,
+            function=self.spec.function_name,
+            containers={state.value: ledger.count(state) for state in State},
+            waiting=callers.backlog,
+            running=callers.assigned,
+            settings=scaling.settings,
+            why=scaling.explain(now),
+            notice=self.pool.notice,
+            decisions=tuple((clock - (now - one.at), str(one)) for one in reversed(scaling.decisions)),
+        )
 
     async def kill(self, container_id: str) -> None:
         """End a container now, whatever it does; Ray's word of its death follows."""

@@ -39,6 +39,7 @@ from flexray.runtime.wire import (
     ControllerInfo,
     Deployment,
     Found,
+    PoolInfo,
     PoolSpec,
     VariantSpec,
     encode,
@@ -195,6 +196,11 @@ class Session:
         """A look at the controller."""
         info: ControllerInfo = self._ask("info")
         return info
+
+    def pools(self, app_name: str | None = None, function: str | None = None) -> list[PoolInfo]:
+        """What pools are at, and why."""
+        pools: list[PoolInfo] = self._ask("pools", app_name, function)
+        return pools
 
     def containers(self, app_name: str | None = None) -> list[ContainerInfo]:
         """Those of a deployed app, or of all apps."""

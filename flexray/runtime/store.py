@@ -32,6 +32,7 @@ CREATE TABLE used_numbers (pool_id TEXT PRIMARY KEY, number INTEGER NOT NULL) WI
 DROP TABLE variants;
 CREATE TABLE variants (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE leavings (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE learned (pool_id TEXT PRIMARY KEY, version INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
 """,
 )
 """What makes each version of the schema from the one before it."""
@@ -58,7 +59,7 @@ class Store(Database):
 
         Where it `comes_again` the numbers of its containers are kept: no other may have one of them.
         """
-        tables = ["cursors", "variants", "leavings", "overrides"]
+        tables = ["cursors", "variants", "leavings", "overrides", "learned"]
         tables += [] if comes_again else ["first_containers", "used_numbers"]
         with self.transaction():
             self._run("DELETE FROM apps WHERE id = ?", app_id)
@@ -144,10 +145,22 @@ class Store(Database):
         """Forget what is kept of this pool as one that was added, or whose function was removed."""
         self._run("DELETE FROM variants WHERE pool_id = ?", pool_id)
         self._run("DELETE FROM leavings WHERE pool_id = ?", pool_id)
+        self._run("DELETE FROM learned WHERE pool_id = ?", pool_id)
 
     def delete_leaving(self, pool_id: str) -> None:
         """Its function is back."""
         self._run("DELETE FROM leavings WHERE pool_id = ?", pool_id)
+
+    # What was learned of the load.
+
+    def save_learned(self, pool_id: str, version: int, record: bytes) -> None:
+        """Keep what was learned of this version of the function, in place of what was before."""
+        self._run("INSERT OR REPLACE INTO learned VALUES (?, ?, ?)", pool_id, version, record)
+
+    def learned(self, pool_id: str, version: int) -> bytes | None:
+        """What was learned of this version; None: nothing, or only of another."""
+        found = self._run("SELECT record FROM learned WHERE pool_id = ? AND version = ?", pool_id, version)
+        return found[0][0] if found else None
 
     # Dispatchers.
 

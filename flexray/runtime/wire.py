@@ -10,7 +10,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from flexray.config import FunctionConfig, Interface
+from flexray.config import AutoscalerSettings, FunctionConfig, Interface
 from flexray.output import Stream
 from flexray.serialization import Packed, Parts
 
@@ -174,6 +174,25 @@ class ContainerInfo(NamedTuple):
     """Of an earlier version."""
     node: str | None
     """Ray's id of its node; None: not placed."""
+
+
+class PoolInfo(NamedTuple):
+    """One pool, as whoever looks at it sees it."""
+
+    pool_id: str
+    app: str
+    function: str
+    containers: dict[str, int]
+    """By state."""
+    waiting: int
+    running: int
+    settings: AutoscalerSettings
+    why: str
+    """The autoscaler's word on how many containers there should be now."""
+    notice: str | None
+    """Why inputs wait, where time alone does not help."""
+    decisions: tuple[tuple[float, str], ...]
+    """(seconds since the epoch of Unix, in words) of those that changed something, the newest first."""
 
 
 class ControllerInfo(NamedTuple):

@@ -71,6 +71,7 @@ def test_a_prefix_is_taken_literally(path: Path) -> None:
             kept.save_leaving(pool_id, b"spec")
             kept.save_first_container(pool_id, 3)
             kept.save_used_number(pool_id, 4)
+            kept.save_learned(pool_id, 2, b"learned")
         rest = ["A_B/f", "a_b2/f", "axb/f"]
         kept.delete_overrides("a_b")
         assert list(kept.overrides()) == rest
@@ -78,6 +79,8 @@ def test_a_prefix_is_taken_literally(path: Path) -> None:
         assert list(kept.cursors()) == list(kept.variants()) == list(kept.leavings()) == rest
         assert "a_b/f" in kept.first_containers()
         assert "a_b/f" in kept.used_numbers()
+        assert [kept.learned("a_b/f", 2), kept.learned("a_b2/f", 2)] == [None, b"learned"]
+        assert kept.learned("a_b2/f", 3) is None
         kept.delete_app("a_b")
         assert list(kept.first_containers()) == list(kept.used_numbers()) == rest
 
