@@ -60,8 +60,8 @@ What is behind that, as far as it is a choice:
   this is too long: a function that is called every few minutes pays for that at first.
 - It stops idle containers before the window is over where it has learned that the next use is far, and pays
   a cold start when that was wrong.
-- With other seeds the figures move by some hundredths. On the first three of the six seeds alone, *one per input,
-  10 s* is ahead on the heavy-tailed trace in waiting and in cost, by 2 % in cost.
+- With other seeds the figures move by some hundredths. On the first three of the six seeds alone, *one per
+  input, 10 s* is ahead on the heavy-tailed trace in waiting and in cost, by 2 % in cost.
 
 The simulation leaves out what is the same for all: messages between processes, nodes that must be started,
 images that must be fetched.
