@@ -8,7 +8,7 @@ PYTEST := .venv/bin/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check sim fault bench policies clean
+.PHONY: demo test check sim fault nodes bench policies clean
 
 demo: .venv/demo.stamp
 	.venv/bin/flexray run examples/grid_search.py
@@ -29,6 +29,9 @@ sim: .venv/dev.stamp
 
 fault: .venv/dev.stamp
 	$(PYTEST) tests/fault
+
+nodes: .venv/dev.stamp
+	$(PYTEST) tests/integration -m long
 
 bench: .venv/bench.stamp
 	.venv/bin/python -m tests.bench

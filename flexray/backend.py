@@ -134,13 +134,16 @@ class Backend(Protocol):
 
     def open_variant(
         self,
-        app_id: str,
         pool_id: str,
         base_pool_id: str,
         config: FunctionConfig,
+        options: Mapping[str, Any],
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a pool with the code of another, and with options and parameters of its own; again is fine."""
+        """Add a pool with the code of another, and with options and parameters of its own; again is fine.
+
+        `options` are laid over those of the other as it is deployed now; `config` is what that comes to here.
+        """
 
     def add_inputs(
         self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
@@ -164,6 +167,22 @@ class Backend(Protocol):
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""
 
+    def info(self) -> Any:
+        """A look at the controller, as `runtime.wire.ControllerInfo`."""
+
+    def containers(self, app_name: str | None = None) -> list[Any]:
+        """Those of a deployed app, or of all apps, as `runtime.wire.ContainerInfo`."""
+
+    def stop_container(self, container_id: str, *, now: bool) -> None:
+        """End a container when it has run what it has, or `now`, so that its inputs run again elsewhere.
+
+        Raises:
+            NotFoundError: There is none of that id.
+        """
+
+    def ask_logs(self, method: str, *args: Any) -> Any:
+        """What that method of `runtime.logs.Logs` answers; restarts are waited out, up to 30 s."""
+
     def stats(self, pool_id: str) -> dict[str, Any]:
         """A look at the pool; its settings are None where it is not there yet."""
 
@@ -173,3 +192,20 @@ def connect(*, join: bool = False) -> Backend:
     from flexray.runtime.session import connect  # noqa: PLC0415  # The one import of the runtime.
 
     return connect(join=join)
+
+
+def cluster_view() -> Any:
+    """What the cluster has and what of FlexRay runs there, as `runtime.cluster.ClusterView`."""
+    from flexray.runtime.cluster import view  # noqa: PLC0415
+
+    return view()
+
+
+def shutdown(*, stop_apps: bool) -> int:
+    """End everything of FlexRay on the cluster, whatever version it is of; returns how many actors that were.
+
+    What is deployed and spawned is kept on the head node, unless `stop_apps`.
+    """
+    from flexray.runtime.cluster import shutdown  # noqa: PLC0415
+
+    return shutdown(stop_apps=stop_apps)

@@ -174,6 +174,8 @@ class Cls(Variants):
         raise AttributeError(f"class {own} has no method {name!r} for containers")
 
     def _checked(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        if not parameters.keys() <= self.parameters.keys():
+            self.look_again()  # A newer version may have it.
         for name in parameters:
             if name not in self.parameters:
                 similar = difflib.get_close_matches(name, self.parameters, n=1)
@@ -235,9 +237,11 @@ class Obj:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_cls" not in self.__dict__:
             raise AttributeError(name)
+        if name in self._parameters:
+            return self._parameters[name]
         if name not in self._cls.methods:
-            if name in self._parameters:
-                return self._parameters[name]
+            self._cls.look_again()  # A newer version may have it.
+        if name not in self._cls.methods:
             similar = difflib.get_close_matches(name, self._cls.methods, n=1)
             hint = f"; did you mean {similar[0]}?" if similar else ""
             raise AttributeError(f"{self._cls.name} has no method {name!r} for containers{hint}")
@@ -349,7 +353,7 @@ class Method(Function[P, R], Generic[P, R]):
         app_id = cast(str, self._home.app_id)
         _, base = self._cls.pool_of(app_id, {})
         if pool_id != base:
-            connected.open_variant(app_id, pool_id, base, self._cls.config, self._parameters)
+            connected.open_variant(pool_id, base, self._cls.config, self._cls.varied, self._parameters)
         self._connection = (app_id, connected, connected.client(pool_id, self._cls.config))
         return self._connection
 

@@ -191,8 +191,15 @@ def hooks_of(cls: type, role: str) -> list[str]:
 
 
 def new_instance(cls: Any, parameters: Mapping[str, Any]) -> Any:
-    """An instance with these parameters, whose enter hooks have not run."""
+    """An instance with these parameters, whose enter hooks have not run.
+
+    A newer version of the class may have more of them than the parameter set knows: those are the defaults.
+    """
     instance = cls.__new__(cls)
+    for base in reversed(cls.__mro__):
+        for name, declared in vars(base).items():
+            if isinstance(declared, Parameter) and declared.has_default:
+                setattr(instance, name, declared.default)
     for name, value in parameters.items():
         setattr(instance, name, value)
     return instance

@@ -482,7 +482,8 @@ class Function(Variants, Generic[P, R]):
         connected = backend.connect()
         app_id = cast(str, self._home.app_id)
         if self._variant:
-            connected.open_variant(app_id, pool_id, self._base_pool_id(app_id), self._config)
+            base = self._base_pool_id(app_id)
+            connected.open_variant(pool_id, base, self._config, self.varied)
         self._connection = (app_id, connected, connected.client(pool_id, self._config))
         return self._connection
 

@@ -24,6 +24,11 @@ class Variants:
     _variant: Variant
 
     @property
+    def varied(self) -> dict[str, Any]:
+        """The options that differ from the decorator's."""
+        return dict(self._variant)
+
+    @property
     def name(self) -> str:
         """Its name in its app."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flexray.cli import call, deployed, functions, run
+from flexray.cli import call, cluster, containers, deployed, functions, run
 from flexray.cli.options import UsageError, sentence_of
 from flexray.cli.reporting import report
 from flexray.errors import InvalidError
@@ -74,4 +74,7 @@ app.command(context_settings=run.CONTEXT_SETTINGS)(run.run)
 app.command()(deployed.deploy)
 app.add_typer(deployed.app, name="app")
 app.add_typer(functions.app, name="function")
+app.add_typer(containers.app, name="container")
 app.add_typer(call.app, name="call")
+app.add_typer(cluster.app, name="cluster")
+app.command()(cluster.shutdown)

@@ -14,6 +14,7 @@ import typer
 
 from flexray import backend
 from flexray.app import App
+from flexray.cli import logs
 from flexray.cli.loading import find_app, load_file, load_module, split_target
 from flexray.cli.printing import AsJson, ago, say, say_json, table
 
@@ -78,6 +79,21 @@ def rollback(
 def stop(name: Name, as_json: AsJson = False) -> Callable[[], None]:
     """End an app with everything of it that runs."""
     return lambda: _stop(name, as_json)
+
+
+@app.command("logs")
+def show_logs(
+    name: Name,
+    follow: logs.Follow = False,
+    lines: logs.Lines = 100,
+    since: logs.Since = None,
+    function: Annotated[str | None, typer.Option(help="Only of this function.")] = None,
+    as_json: AsJson = False,
+) -> Callable[[], None]:
+    """Show what the containers of an app have printed, and the failures of its inputs."""
+    return lambda: logs.show(
+        name, function=function, since=since, lines=lines, follow=follow, as_json=as_json
+    )
 
 
 def _deploy(text: str, name: str | None, strategy: Strategy, as_module: bool, as_json: bool) -> None:

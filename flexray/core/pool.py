@@ -463,6 +463,8 @@ class Pool:
                 self._take_failed_start(container, event, now)
             case ContainerRetired():
                 self._retire(container)
+                if container.is_starting and container.may_be_stopped(now):
+                    self._effects.append(self.scaling.stop(container))
 
     def _take_ready(self, container: Container, event: ContainerReady, now: float) -> None:
         if not container.is_starting:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -42,8 +43,9 @@ class _Calls:
         self._container = BaseContainer(*args, **kwargs)
 
     @_control
-    def placed(self) -> None:
-        """Return as soon as there is a process."""
+    def placed(self) -> str:
+        """The id of its node, as soon as there is a process."""
+        return str(ray.get_runtime_context().get_node_id())
 
     @_control
     def reclaim(self, dispatcher_id: str, batch_id: int) -> Any:
@@ -70,6 +72,11 @@ class Container(_Calls):
         """Run a batch; the answer accounts for every input of it."""
         work = self._container.arrive(data, objects)
         return until(lambda wake: self._container.answer(work, wake))
+
+    def run_bundle(self, batches: list[bytes]) -> list[Any]:
+        """Run batches that belong together; the answers are given when all of them are over."""
+        works = [self._container.arrive(data, ()) for data in batches]
+        return [until(partial(self._container.answer, work)) for work in works]
 
     @_parked
     def load(self) -> LoadAnswer:
@@ -113,6 +120,11 @@ class LoopContainer(_Calls):
         """See `Container`, as for the others."""
         work = self._container.arrive(data, objects)
         return await until_async(lambda wake: self._container.answer(work, wake))
+
+    async def run_bundle(self, batches: list[bytes]) -> list[Any]:
+        """See `Container`."""
+        works = [self._container.arrive(data, ()) for data in batches]
+        return [await until_async(partial(self._container.answer, work)) for work in works]
 
     @_parked
     async def load(self) -> LoadAnswer:

@@ -25,6 +25,7 @@ from flexray.decorators import ENTER, EXIT
 from flexray.errors import DeserializationError
 from flexray.output import Stream as StandardStream
 from flexray.runtime.farewell import before_sigterm_ends
+from flexray.runtime.journal import Journal
 from flexray.runtime.output import Capture
 from flexray.runtime.parking import WAIT, Wake
 from flexray.runtime.runner import Job, Runner, start_thread
@@ -35,6 +36,7 @@ from flexray.runtime.wire import (
     CONTROLLER_NAME,
     EXIT_GRACE_S,
     NAMESPACE,
+    PINNED,
     AccountMessage,
     AnswerMessage,
     LoadAnswer,
@@ -43,7 +45,7 @@ from flexray.runtime.wire import (
     decode_batch,
     encode_answer,
 )
-from flexray.serialization import register_reference_type, unpack_function
+from flexray.serialization import format_traceback, register_reference_type, unpack_function
 
 logger = logging.getLogger("flexray")
 
@@ -68,6 +70,7 @@ class BaseContainer:
         self._waiters: dict[BatchKey, list[Wake]] = {}
         self._releases: dict[int, list[Wake]] = {}
         self._capture = Capture()
+        self._journal: Journal | None = None
         self._runner_to_exit: Runner | None = None
         self._load_lock = threading.Lock()
         self._loaded: LoadAnswer | None = None
@@ -95,20 +98,36 @@ class BaseContainer:
             spec: PoolSpec = decode(self._spec_data)
             os.environ.update(spec.config.env)
             apply_import_paths(spec.import_paths)
-            self._capture.install()
+            if spec.is_logged:
+                app = spec.app_id.partition(PINNED)[0]
+                self._journal = Journal(app, spec.function_name, self._name)
+            self._capture.install(None if self._journal is None else self._journal.write)
             enter_container(spec.pool_id)
             code, config = unpack_function(spec.code), spec.config
             target = Target(code, spec.parameters, is_generator=config.is_generator)
-            runner = Runner(target, config, self._end, self._retire)
+            runner = Runner(target, config, self._end, self._retire, self._note_failure)
             runner.run_hooks(ENTER)
         except DeserializationError as error:
+            self._close_journal(error.sentence())
             return LoadAnswer(ready=False, reason=error.sentence(), permanent=True)
         except BaseException as error:  # noqa: BLE001  # Importing the user's modules may raise anything.
-            return LoadAnswer(
-                ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=_trace(error)
-            )
+            trace = _trace(error)
+            self._close_journal(trace)
+            return LoadAnswer(ready=False, reason=f"{type(error).__name__}: {error}", remote_traceback=trace)
         self._spec, self._runner, self._runner_to_exit = spec, runner, runner
         return LoadAnswer(ready=True)
+
+    def _note_failure(self, error: BaseException) -> None:
+        """An input has failed: whoever reads the logs sees it, though its caller may not look."""
+        if self._journal is not None:
+            with contextlib.suppress(Exception):  # A user's exception may raise when it is looked at.
+                self._journal.write("failure", format_traceback(error) + "\n")
+
+    def _close_journal(self, last: str = "") -> None:
+        if self._journal is not None:
+            if last:
+                self._journal.write("failure", last + "\n")
+            self._journal.close()
 
     def attend(self, wake: Wake) -> None:
         """Whoever attends to this container is not woken before its end, or before somebody else attends."""
@@ -126,7 +145,7 @@ class BaseContainer:
         start_thread(_exit_soon, "exit")
 
     def _run_exit_hooks(self) -> None:
-        """Once, and for 30 s at most."""
+        """Once, and for 30 s at most; then the last lines are sent."""
         with self._lock:
             runner, self._runner_to_exit = self._runner_to_exit, None
         if runner is None:
@@ -134,6 +153,7 @@ class BaseContainer:
         hooks = threading.Thread(target=_run_exit_hooks, args=(runner,), daemon=True)
         hooks.start()
         hooks.join(EXIT_GRACE_S)
+        self._close_journal()
 
     def _say_hello(self) -> None:
         """Exit when nothing has run for a while and the controller does not know this container.

@@ -1,4 +1,4 @@
-"""Finds or starts what is on the head node once for the whole cluster: the controller and the call queue.
+"""Finds or starts what is on the head node once for the whole cluster: controller, call queue, logs.
 
 One rule: two processes at once get the same one; where it cannot start, the error says why in one sentence.
 """
@@ -13,7 +13,7 @@ from ray.util.client import ray as client
 
 from flexray.errors import ExecutionError
 from flexray.runtime.deaths import cause_of
-from flexray.runtime.wire import CALL_QUEUE_NAME, CONTROLLER_NAME, NAMESPACE
+from flexray.runtime.wire import CALL_QUEUE_NAME, CONTROLLER_NAME, LOGS_NAME, NAMESPACE
 
 CREATE_TIMEOUT_S = 60.0
 
@@ -46,6 +46,21 @@ def find_call_queue() -> Any:
         return CallQueueActor
 
     return _head_actor(CALL_QUEUE_NAME, its_class)
+
+
+def find_logs() -> Any:
+    """The handle of the logs' actor; it is started if there is none, with what is kept.
+
+    Raises:
+        ExecutionError: It cannot start.
+    """
+
+    def its_class() -> Any:
+        from flexray.runtime.logs import LogsActor  # noqa: PLC0415  # Few processes ever start it.
+
+        return LogsActor
+
+    return _head_actor(LOGS_NAME, its_class)
 
 
 def _head_actor(name: str, its_class: Callable[[], Any]) -> Any:

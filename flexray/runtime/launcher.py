@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from flexray.runtime.actors import ACTORS, actor_class
+from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, hidden_gpus
 from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, PoolSpec
 
@@ -61,7 +62,7 @@ def _export() -> None:
 
 def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
     resources = spec.config.resources
-    nodes = ray.nodes() if resources.gpu else ()  # type: ignore[no-untyped-call]
+    nodes = known_nodes() if resources.gpu else ()
     options: Mapping[str, Any] = actor_options(resources, nodes)
     if spec.runtime_env:
         options = {**options, "runtime_env": spec.runtime_env}

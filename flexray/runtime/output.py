@@ -11,6 +11,7 @@ import io
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import BinaryIO, TextIO
 
@@ -37,10 +38,10 @@ class Capture:
         """Printed by enter hooks, before anybody had an input here; None: given to whoever had the first."""
         self._early_size = 0
 
-    def install(self) -> None:
-        """Replace sys.stdout and sys.stderr of this process."""
-        sys.stdout = _Router(self, "stdout", sys.stdout)
-        sys.stderr = _Router(self, "stderr", sys.stderr)
+    def install(self, journal: Callable[[Stream, str], None] | None) -> None:
+        """Replace sys.stdout and sys.stderr of this process; the journal is told all that they are given."""
+        sys.stdout = _Router(self, "stdout", sys.stdout, journal)
+        sys.stderr = _Router(self, "stderr", sys.stderr, journal)
 
     def begin(self, dispatcher_id: str) -> None:
         with self._lock:
@@ -108,12 +109,21 @@ class Capture:
 class _Router(io.TextIOBase):
     """A standard stream that gives the capture what it can place, and the rest to the stream behind it."""
 
-    def __init__(self, capture: Capture, stream: Stream, behind: TextIO) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        stream: Stream,
+        behind: TextIO,
+        journal: Callable[[Stream, str], None] | None,
+    ) -> None:
         self._capture = capture
+        self._journal = journal
         self._stream = stream
         self._behind = behind
 
     def write(self, text: str) -> int:
+        if text and self._journal is not None:
+            self._journal(self._stream, text)
         if text and not self._capture.write(self._stream, text):
             self._behind.write(text)
         return len(text)

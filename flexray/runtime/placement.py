@@ -2,14 +2,14 @@
 
 One rule: Ray waits in silence for what no node has, so FlexRay compares by itself and says what is missing.
 
-Nodes are passed in as `ray.nodes()` lists them, so nothing here needs a cluster. Only totals count: what is
-busy now is free later.
+Nodes are passed in as `ray.nodes()` lists them, with the types of node that may be added beside them
+(`nodetypes.py`), so nothing here needs a cluster. Only totals count: what is busy now is free later.
 
 | asked for | Ray's actor options |
 |---|---|
 | `gpu="any"`, `num_gpus=0.5` | `num_gpus` |
 | `gpu="A100:2"` | `num_gpus=2, accelerator_type="A100"`: a node must declare that kind |
-| `gpu=["H100", "A100"]` | the same, for the first kind that a node has enough of, else for the first kind |
+| `gpu=["H100", "A100"]` | the same, for the first kind that a node has enough of, else that may be added |
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from typing import Any
 from flexray.config import Gpu, Resources
 
 Node = Mapping[str, Any]
-"""One entry of `ray.nodes()`: Alive, Resources (name to total) and Labels, among others."""
+"""One entry of `ray.nodes()`: Alive, Resources (name to total) and Labels, among others.
+
+A type of node that may be added looks the same and has its name in NodeType.
+"""
 
 MIB = 1024 * 1024
 
@@ -48,10 +51,15 @@ def actor_options(resources: Resources, nodes: Sequence[Node] = ()) -> dict[str,
 
 
 def gpu_choice(resources: Resources, nodes: Sequence[Node]) -> Gpu | None:
-    """The first GPU asked for that a living node has enough of, else the first; None if none is asked for."""
-    for gpu in resources.gpu:
-        if any(not _lacking(_gpu_options(gpu, nodes), node) for node in _alive(nodes)):
-            return gpu
+    """The first GPU asked for that a living node has enough of, else that a type of node has, else the first.
+
+    None if none is asked for. What runs goes before what may be added, for a cloud can have run out of that.
+    """
+    alive = _alive(nodes)
+    for candidates in ([node for node in alive if "NodeType" not in node], alive):
+        for gpu in resources.gpu:
+            if any(not _lacking(_gpu_options(gpu, nodes), node) for node in candidates):
+                return gpu
     return resources.gpu[0] if resources.gpu else None
 
 
@@ -69,10 +77,10 @@ def shape(options: Mapping[str, Any]) -> str:
 
 
 def infeasible(options: Mapping[str, Any], nodes: Sequence[Node]) -> str | None:
-    """Why no living node can ever hold such a container, with a hint; None if one can.
+    """Why no node can ever hold such a container, with a hint; None if one can.
 
-    Names the shape and the nearest node: the one that lacks least of what is asked, then the largest.
-    A node type that the cluster has not started yet is not known here, so this is a notice and no refusal.
+    Names the shape and the nearest node or type of node: the one that lacks least of what is asked, then the
+    largest. Not every cluster tells its types of node, so this is a notice and no refusal.
     """
     alive = _alive(nodes)
     if not alive:
@@ -81,9 +89,20 @@ def infeasible(options: Mapping[str, Any], nodes: Sequence[Node]) -> str | None:
     lacking = _lacking(options, nearest)
     if not lacking:
         return None
-    place = "the only node" if len(alive) == 1 else f"the nearest of {len(alive)} nodes"
+    place = _place(nearest, alive)
     hint = _hint(lacking[0], nearest, alive)
     return f"no node can hold {shape(options)}: {place} has {_shown(options, nearest)}\n\nhint: {hint}"
+
+
+def _place(nearest: Node, alive: Sequence[Node]) -> str:
+    """Which one that is, among how many: `the nearest of 3 nodes`."""
+    types = sum("NodeType" in node for node in alive)
+    nodes = len(alive) - types
+    if not types:
+        return "the only node" if nodes == 1 else f"the nearest of {nodes} nodes"
+    among = f"{nodes} node{'' if nodes == 1 else 's'} and {types} type{'' if types == 1 else 's'} of node"
+    name = nearest.get("NodeType")
+    return f"the nearest of {among} that may be added" + (f", {name}," if name else "")
 
 
 def _gpu_options(gpu: Gpu, nodes: Sequence[Node]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -101,6 +102,7 @@ class PoolClient:
     ) -> None:
         self.pool_id = pool_id
         self._name = config.name
+        self._gathers = config.batching is not None
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
         self._dispatch = Dispatch(
@@ -294,7 +296,16 @@ class PoolClient:
         return effects
 
     def _take(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> None:
-        for effect in self._handle(event, handles):
+        self._perform_all(self._handle(event, handles))
+
+    def _perform_all(self, effects: list[DispatchEffect]) -> None:
+        """Gathered inputs travel together, though each has a slot of its own: they run together, too."""
+        if self._gathers and len(effects) > 1:
+            batches = [effect for effect in effects if type(effect) is SendBatch and not effect.again]
+            if len(batches) > 1:
+                effects = [effect for effect in effects if type(effect) is not SendBatch or effect.again]
+                self._send_bundles(batches)
+        for effect in effects:
             self._perform(effect)
 
     def _perform(self, effect: DispatchEffect) -> None:
@@ -341,7 +352,48 @@ class PoolClient:
 
     # To containers.
 
+    def _send_bundles(self, effects: list[SendBatch]) -> None:
+        """One call for each container; those with large arguments or references travel as others do."""
+        bundles: dict[str, list[SendBatch]] = {}
+        for effect in effects:
+            if self._gone is None and all(type(self._packed(i)) is bytes for i in effect.input_ids):
+                bundles.setdefault(effect.lease.container_id, []).append(effect)
+            else:
+                self._perform(effect)
+        for bundle in bundles.values():
+            handle = self._outgoing[bundle[0].batch_id][0]
+            messages = [self._message(effect)[1] for effect in bundle]
+            try:
+                ref = handle.run_bundle.remote(messages)
+            except RayError as error:
+                self._take_answers(bundle, error)
+                continue
+            for effect in bundle:
+                self._note_sent(effect)
+            self._dispatcher.follow(ref, partial(self._take_answers, bundle))
+
+    def _packed(self, input_id: int) -> Any:
+        entry = self._inputs.get(input_id)
+        return b"" if entry is None else entry[0]
+
+    def _take_answers(self, bundle: list[SendBatch], result: Any) -> None:
+        answers = [result] * len(bundle) if isinstance(result, BaseException) else result
+        effects: list[DispatchEffect] = []
+        for effect, answer in zip(bundle, answers, strict=True):
+            effects += self._handle(self._event_of_answer(effect, answer))
+        self._perform_all(effects)
+
     def _send(self, effect: SendBatch) -> Any:
+        handle, message, objects = self._message(effect)
+        ref = handle.run.remote(message, *objects)
+        self._note_sent(effect)
+        return ref
+
+    def _note_sent(self, effect: SendBatch) -> None:
+        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
+
+    def _message(self, effect: SendBatch) -> tuple[Any, bytes, list[Any]]:
+        """(container's handle, packed batch, what travels beside it)."""
         handle, attempts = self._outgoing.pop(effect.batch_id)
         entries = [self._inputs.get(input_id) for input_id in effect.input_ids]
         calls, objects = laid_out([None if entry is None else entry[0] for entry in entries])
@@ -358,9 +410,7 @@ class PoolClient:
             calls,
             self._call_ids(effect.input_ids),
         )
-        ref = handle.run.remote(encode_batch(message), *objects)
-        self._under_way[effect.batch_id] = _UnderWay(effect.lease.container_id, time.monotonic())
-        return ref
+        return handle, encode_batch(message), objects
 
     def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
         """Of the calls that have spawned these inputs, by number; see `BatchMessage`."""
@@ -395,23 +445,23 @@ class PoolClient:
             raise
 
     def _take_answer(self, effect: SendBatch, result: Any) -> None:
+        self._take(self._event_of_answer(effect, result))
+
+    def _event_of_answer(self, effect: SendBatch, result: Any) -> DispatchEvent:
         self._under_way.pop(effect.batch_id, None)
         if isinstance(result, BaseException):
-            self._take(self._event_of_failure(effect, result))
-            return
+            return self._event_of_failure(effect, result)
         answer = decode_answer(result)
         if answer.output:
             self._relay(answer.output)
-        self._take(
-            BatchReturned(
-                effect.batch_id,
-                answer.statuses,
-                answer.payloads,
-                answer.sample_s,
-                answer.busy_s,
-                answer.ran,
-                answer.bounced,
-            )
+        return BatchReturned(
+            effect.batch_id,
+            answer.statuses,
+            answer.payloads,
+            answer.sample_s,
+            answer.busy_s,
+            answer.ran,
+            answer.bounced,
         )
 
     def _event_of_failure(self, effect: SendBatch, error: BaseException) -> DispatchEvent:

@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterable
-from dataclasses import replace
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from flexray.config import AutoscalerSettings
@@ -45,14 +44,27 @@ from flexray.core.scaling import Scaling
 from flexray.errors import ContainerStartError, ExecutionError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.launcher import Handle, Launcher
+from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, infeasible, shape
-from flexray.runtime.wire import EXIT_GRACE_S, LoadAnswer, PoolSpec, encode
+from flexray.runtime.wire import EXIT_GRACE_S, ContainerInfo, LoadAnswer, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
 
 NOTICE_AFTER_S = 10.0
 UNREACHED_PAUSE_S = 0.5
 STOP_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier controller left of a pool."""
+
+    settings: AutoscalerSettings | None = None
+    """Changed since its deploy."""
+    found: Mapping[str, Handle] = field(default_factory=dict)
+    """Its containers."""
+    users: Iterable[str] = ()
+    """The processes that used it."""
 
 
 class PoolHost:
@@ -63,17 +75,20 @@ class PoolHost:
         spec: PoolSpec,
         epoch: int,
         launcher: Launcher,
+        awake: dict[PoolHost, None],
         *,
-        settings: AutoscalerSettings | None = None,
-        found: dict[str, Handle] | None = None,
-        expected: Iterable[str] = (),
         numbers: tuple[int, int] = (1, 0),
+        left: Left | None = None,
     ) -> None:
+        left = left or Left()
         self.spec = spec
         self.closed = False
         self._spec_data = encode(spec)
         self._launcher = launcher
-        self._handles: dict[str, Handle] = dict(found or {})
+        self._awake = awake
+        self._handles: dict[str, Handle] = dict(left.found)
+        self._nodes: dict[str, str] = {}
+        """Where containers are, once they are placed."""
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,7 +98,7 @@ class PoolHost:
         config = PoolConfig(
             name=spec.pool_id,
             epoch=epoch,
-            settings=settings or spec.config.autoscaler,
+            settings=left.settings or spec.config.autoscaler,
             limits=spec.config.limits,
             slots=spec.config.slots,
             target_slots=spec.config.target_slots,
@@ -93,7 +108,7 @@ class PoolHost:
             first_container=numbers[0],
             outdated_below=numbers[1],
             found=tuple(self._handles),
-            expected_dispatchers=tuple(expected),
+            expected_dispatchers=tuple(left.users),
         )
         self.pool = Pool(config, time.monotonic())
         for container_id in list(self._handles):
@@ -106,6 +121,7 @@ class PoolHost:
         """Take in one event and perform what follows."""
         if self.closed:
             return
+        self._awake[self] = None
         for effect in self.pool.handle(event, time.monotonic()):
             match effect:
                 case AnswerReport(dispatcher_id, report_number, reply):
@@ -156,6 +172,7 @@ class PoolHost:
     def close(self) -> None:
         """End every container, busy or not, and release every parked report."""
         self.closed = True
+        self._awake.pop(self, None)
         for answer in self._parked.values():
             if not answer.done():
                 answer.set_result(None)
@@ -229,7 +246,7 @@ class PoolHost:
         handle = self._handles[container_id]
         while True:
             try:
-                await handle.placed.remote()
+                self._nodes[container_id] = await handle.placed.remote()
                 self.handle(ContainerPlaced(container_id))
                 answer: LoadAnswer = await handle.load.remote()
                 if answer.ready:
@@ -252,6 +269,7 @@ class PoolHost:
 
     def _lost(self, container_id: str, cause: str) -> None:
         self._handles.pop(container_id, None)
+        self._nodes.pop(container_id, None)
         self.handle(ContainerLost(container_id, cause))
 
     async def _stop(self, container_id: str, *, placed: bool) -> None:
@@ -297,9 +315,35 @@ class PoolHost:
 
     def _explained(self, reason: str) -> str:
         """The reason with what no node has, where that is why."""
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = known_nodes()
         why = infeasible(actor_options(self.spec.config.resources, nodes), nodes)
         return reason if why is None else f"{reason}: {why.splitlines()[0]}"
+
+    # Looks.
+
+    def containers(self) -> list[ContainerInfo]:
+        """Its containers, in the order in which they were started."""
+        now, clock = time.monotonic(), time.time()
+        return [
+            ContainerInfo(
+                container_id=container.container_id,
+                app=self.spec.app_id,
+                function=self.spec.function_name,
+                state="draining" if container.draining else container.state.value,
+                since=clock - (now - container.launched_at),
+                busy=len(container.leases),
+                slots=container.slots,
+                outdated=container.outdated,
+                node=self._nodes.get(container.container_id),
+            )
+            for container in self.pool.ledger.containers.values()
+        ]
+
+    async def kill(self, container_id: str) -> None:
+        """End a container now, whatever it does; Ray's word of its death follows."""
+        handle = self._handles.get(container_id)
+        if handle is not None:
+            await self._launcher.kill(handle)
 
     # Notices.
 
@@ -333,7 +377,7 @@ class PoolHost:
         if placed:
             reason = f"may have no more containers (max_containers={ready})"
             return Standstill(name, reason, ready, bounded=True, homes=homes)
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = known_nodes()
         options = actor_options(self.spec.config.resources, nodes)
         impossible = infeasible(options, nodes)
         if impossible is not None:

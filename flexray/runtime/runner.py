@@ -127,6 +127,7 @@ class Runner:
         config: FunctionConfig,
         over: Callable[[Job], None],
         retire: Callable[[], None],
+        note_failure: Callable[[BaseException], None],
     ) -> None:
         self.streams = Streams()
         self._target = target
@@ -135,6 +136,7 @@ class Runner:
         self._batching = config.batching
         self._over = over
         self._retire = retire
+        self._note_failure = note_failure
         self._workers: dict[_Worker, None] = {}
         self._queue: SimpleQueue[Job | Callable[[], None]] = SimpleQueue()
         self._has_one_thread = config.slots == 1 and not target.is_async
@@ -202,7 +204,7 @@ class Runner:
             limit_s = self._timeout_s + (BLOCKED_S if worker.is_on_loop else 0.0)
             entries = worker.entries
             if entries and worker.paused_at is None and now - worker.began > limit_s:
-                late = pack_exception(self._too_late(worker.method))
+                late = self._failed(self._too_late(worker.method))[1]
                 self._abandon(worker, entries, FAILED, late)
 
     def _too_late(self, method: str) -> FunctionTimeoutError:
@@ -296,7 +298,11 @@ class Runner:
         except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
             if position in job.work.cancelled:
                 return CANCELLED, None
-            return FAILED, pack_exception(error)
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> tuple[int, bytes]:
+        self._note_failure(error)
+        return FAILED, pack_exception(error)
 
     def _drain(self, worker: _Worker, job: Job, position: int, results: Any) -> tuple[int, Any]:
         key = (job.work.key, position)
@@ -365,8 +371,9 @@ class Runner:
                 try:
                     outcome = await self._outcome(worker, job, position)
                 except BaseException as error:  # noqa: BLE001  # Whatever user code raises is its outcome.
-                    outcome = FAILED, pack_exception(error)
-                    if position in job.work.cancelled:
+                    if position not in job.work.cancelled:
+                        outcome = self._failed(error)
+                    else:
                         outcome = CANCELLED, None
                         if worker.task is not None:
                             worker.task.uncancel()
@@ -499,7 +506,7 @@ class Runner:
                 call.apply_defaults()
                 bound.append(dict(call.arguments))
             except BaseException as error:  # noqa: BLE001  # Arguments that do not fit, or do not unpack.
-                failed.append((entry, pack_exception(error)))
+                failed.append((entry, self._failed(error)[1]))
                 entries.remove(entry)
         for (job, position), payload in failed:
             job.work.settle(position, FAILED, payload)
@@ -539,7 +546,7 @@ class Runner:
                 )
             return [_packed(result) for result in results]
         except BaseException as error:  # noqa: BLE001  # Every error reaches every input of the batch.
-            return [(FAILED, pack_exception(error))] * len(bound)
+            return [self._failed(error)] * len(bound)
 
 
 def arguments(job: Job, position: int) -> tuple[tuple[Any, ...], dict[str, Any], str]:

@@ -1,18 +1,92 @@
-"""Runs a function by its schedule: the controller spawns it, as any caller could.
+"""Runs functions by their schedules: the controller spawns them, as any caller could.
 
-One rule: the call is named by its tick, so asking again after a restart is the same call.
+One rule: the call is named by its tick, so asking again after a restart is the same call; the tick is noted
+after that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
+from ray.exceptions import RayError
+
+from flexray.core.schedules import LATE_S, Due, Schedules
 from flexray.core.status import SpawnedCall
 from flexray.errors import ExecutionError
 from flexray.runtime.head import find_call_queue
+from flexray.runtime.store import Store
 from flexray.runtime.wire import Added, PoolSpec, encode
 from flexray.serialization import pack_lasting_call
+
+logger = logging.getLogger("flexray")
+
+FIRE_AGAIN_S = 1.0
+
+
+class Clockwork:
+    """The schedules of all apps; lives on the controller's event loop."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self.schedules = Schedules()
+        self._store = store
+        self._clock = clock
+        self._specs: dict[str, PoolSpec] = {}
+        self._firing: set[asyncio.Task[None]] = set()
+
+    def start(
+        self, specs: Iterable[PoolSpec], since: float, cursors: Mapping[str, float] | None = None
+    ) -> None:
+        """Run those of the functions that have a schedule: from their last ticks on, or from `since`."""
+        for spec in specs:
+            if spec.config.schedule is not None:
+                self._specs[spec.pool_id] = spec
+                self.schedules.set(
+                    spec.pool_id, spec.config.schedule, (cursors or {}).get(spec.pool_id, since)
+                )
+
+    def stop(self, pool_id: str) -> None:
+        """The function is scheduled no more."""
+        self._specs.pop(pool_id, None)
+        self.schedules.remove(pool_id)
+
+    def run_due(self) -> None:
+        """Fire what is due now; what nobody could fire in time is told."""
+        for due in self.schedules.due(self._clock()):
+            if due.missed:
+                self._note_missed(due)
+            else:
+                task = asyncio.get_running_loop().create_task(self._fire(due))
+                self._firing.add(task)
+                task.add_done_callback(self._firing.discard)
+
+    async def _fire(self, due: Due) -> None:
+        """Spawn the function; the call's id is that of the tick, so whatever happens there is one call."""
+        while (spec := self._specs.get(due.pool_id)) is not None:
+            try:
+                await spawn_scheduled(spec, due.tick)
+                self._note_tick(due)
+            except (RayError, ExecutionError) as error:
+                logger.warning("%s cannot be run by its schedule yet: %s", due.pool_id, error)
+            else:
+                return
+            if self._clock() - due.tick > LATE_S:
+                self._note_missed(due)
+                return
+            await asyncio.sleep(FIRE_AGAIN_S)
+
+    def _note_tick(self, due: Due) -> None:
+        """A restart goes on after this tick, or after a later one that was noted before."""
+        if due.pool_id in self._specs:
+            self._store.save_cursor(due.pool_id, due.tick)
+
+    def _note_missed(self, due: Due) -> None:
+        self._note_tick(due)
+        at = datetime.fromtimestamp(due.tick, UTC).isoformat(timespec="seconds")
+        logger.warning("%s was not run by its schedule at %s: nobody was there to do it", due.pool_id, at)
 
 
 async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:

@@ -7,6 +7,8 @@ changed but for one detached actor on the head node.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib.metadata
 import logging
 import os
 import secrets
@@ -25,13 +27,16 @@ from flexray.runtime import shipping
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.farewell import before_shutdown
-from flexray.runtime.head import connection, find_call_queue, find_controller
+from flexray.runtime.head import connection, find_call_queue, find_controller, find_logs
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import (
     NAMESPACE,
+    PROTOCOL,
     Added,
     AppSpec,
+    ContainerInfo,
+    ControllerInfo,
     Deployment,
     Found,
     PoolSpec,
@@ -42,6 +47,8 @@ from flexray.serialization import register_reference_type
 
 RESTART_TIMEOUT_S = 30.0
 RETRY_PAUSE_S = 0.1
+LEAVE_S = 0.5
+"""How long the end of a process waits for the controller to take its slots back."""
 REACHED_S = 3.0
 """A question that failed after so long had reached its actor."""
 
@@ -58,13 +65,37 @@ class Session:
         self._connection = connection()
         self.dispatcher = Dispatcher(self.process, find_controller, lambda: self.is_current)
         self._queue: Any = None
+        self._logs: Any = None
+        self._greet()
         before_shutdown(self._connection, self._close)
         self.environment = shipping.caller_environment()
         self.import_paths = tuple(shipping.import_paths())
 
+    def _greet(self) -> None:
+        """See that the controller takes what this process says.
+
+        Raises:
+            ExecutionError: It is of a FlexRay that understands other messages.
+        """
+        own = importlib.metadata.version("flexray")
+        try:
+            protocol, version = self._ask("greet", PROTOCOL)
+        except AttributeError:  # It has no such method.
+            protocol, version = 0, "an earlier version"
+        if protocol != PROTOCOL:
+            self.dispatcher.close()
+            raise ExecutionError(
+                f"the controller of this cluster runs FlexRay {version}, and this process {own}: "
+                f"they speak protocols {protocol} and {PROTOCOL}",
+                f"install {version} here; or install {own} on all nodes and run `flexray shutdown`: what is "
+                "deployed and spawned is kept, and taken up by the next controller",
+            )
+
     def _close(self) -> None:
         self._connection = None
         self.dispatcher.close()
+        with contextlib.suppress(ray.exceptions.RayError):  # Else its silence is noticed, seconds later.
+            ray.get(self.dispatcher.controller.leave.remote(self.process), timeout=LEAVE_S)
 
     @property
     def is_current(self) -> bool:
@@ -130,32 +161,25 @@ class Session:
 
     def open_variant(
         self,
-        app_id: str,
         pool_id: str,
         base_pool_id: str,
         config: FunctionConfig,
+        options: Mapping[str, Any],
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a pool with the code of another, and with options and parameters of its own; again is fine."""
-        base: FunctionConfig = self._ask("pool_config", base_pool_id)
-        config = config.model_copy(update={"env": {**base.env, **config.env}})
+        own = config.runtime_env if "runtime_env" in options else None
         data = encode(
             VariantSpec(
                 pool_id,
                 base_pool_id,
-                {name: value for name, value in config if value != getattr(base, name)},
-                self._own_environment(config, base),
+                dict(options),
+                shipping.uploaded(own) if own else {},
                 None if parameters is None else dict(parameters),
             )
         )
         self._ask("open_pool", data)
         self.client(pool_id, config).spec_data = data  # Idle ones are forgotten, and opened again.
-
-    def _own_environment(self, config: FunctionConfig, base: FunctionConfig) -> dict[str, Any]:
-        """What a variant lays over its base's; folders of the base are where that was deployed from."""
-        if not config.runtime_env or config.runtime_env == base.runtime_env:
-            return {}
-        return shipping.uploaded(config.runtime_env)
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:
         """Merge these settings into those in force."""
@@ -166,6 +190,33 @@ class Session:
         """A look at the pool."""
         stats: dict[str, Any] = self._ask("stats", pool_id)
         return stats
+
+    def info(self) -> ControllerInfo:
+        """A look at the controller."""
+        info: ControllerInfo = self._ask("info")
+        return info
+
+    def containers(self, app_name: str | None = None) -> list[ContainerInfo]:
+        """Those of a deployed app, or of all apps."""
+        containers: list[ContainerInfo] = self._ask("containers", app_name)
+        return containers
+
+    def stop_container(self, container_id: str, *, now: bool) -> None:
+        """End a container."""
+        self._ask("stop_container", container_id, now)
+
+    def ask_logs(self, method: str, *args: Any) -> Any:
+        """The answer of the logs' actor; see `Backend`."""
+        return self._ask_actor(self._find_logs, self._logs_died, method, args, "the log store")
+
+    def _find_logs(self) -> Any:
+        if self._logs is None:
+            self._logs = find_logs()
+        return self._logs
+
+    def _logs_died(self, logs: Any) -> None:
+        if self._logs is logs:
+            self._logs = None
 
     # Spawned calls.
 
@@ -196,7 +247,7 @@ class Session:
 
     def ask_queue(self, method: str, *args: Any) -> Any:
         """The call queue's answer; see `Backend`."""
-        return self._ask_actor(self._call_queue, self._queue_died, method, args)
+        return self._ask_actor(self._call_queue, self._queue_died, method, args, "the call queue")
 
     async def ask_queue_async(self, method: str, *args: Any) -> Any:
         """The same for a coroutine."""
@@ -227,10 +278,17 @@ class Session:
 
     def _ask(self, method: str, *args: Any) -> Any:
         dispatcher = self.dispatcher
-        return self._ask_actor(lambda: dispatcher.controller, dispatcher.replace_controller, method, args)
+        return self._ask_actor(
+            lambda: dispatcher.controller, dispatcher.replace_controller, method, args, "the controller"
+        )
 
     def _ask_actor(
-        self, find: Callable[[], Any], died: Callable[[Any], None], method: str, args: Sequence[Any]
+        self,
+        find: Callable[[], Any],
+        died: Callable[[Any], None],
+        method: str,
+        args: Sequence[Any],
+        what: str,
     ) -> Any:
         """The answer of an actor on the head node, its exceptions as they were raised there.
 
@@ -244,7 +302,6 @@ class Session:
                 return ray.get(getattr(actor, method).remote(*args))
             except ray.exceptions.RayError as error:
                 deadline = _deadline(deadline, asked_at)
-                what = "the controller" if actor is self.dispatcher.controller else "the call queue"
                 self._check_answer(error, what, deadline)
                 if isinstance(error, ray.exceptions.ActorDiedError):
                     died(actor)
@@ -314,6 +371,16 @@ def connect(*, join: bool = False) -> Session:
         return _session
 
 
+def join_ray() -> None:
+    """Connect to the Ray that runs, if this process is not connected yet; no controller is looked for.
+
+    Raises:
+        ExecutionError: There is none, or it cannot be joined.
+    """
+    if not ray.is_initialized():
+        _start_ray("auto")
+
+
 def _start_ray(address: str | None) -> bool:
     try:
         ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
@@ -328,6 +395,11 @@ def _start_ray(address: str | None) -> bool:
             "check the address; where the cluster uses token authentication set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH to the cluster's token, and where it does not, RAY_AUTH_MODE=disabled",
         ) from error
+    except ValueError as error:  # RAY_ADDRESS may be that of its dashboard, which `ray job submit` takes.
+        raise ExecutionError(
+            f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS', '')!r:.80} cannot be used here: {error}",
+            "name the head as host:port, as in 10.0.0.1:6379, or a Ray Client server as ray://host:10001",
+        ) from None
     except RuntimeError as error:  # Ray's word for another version of Ray or Python.
         if "ersion" not in str(error):
             raise

@@ -28,6 +28,11 @@ CREATE TABLE versions (
 CREATE TABLE first_containers (pool_id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE used_numbers (pool_id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 """,
+    """
+DROP TABLE variants;
+CREATE TABLE variants (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE leavings (pool_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+""",
 )
 """What makes each version of the schema from the one before it."""
 
@@ -48,9 +53,22 @@ class Store(Database):
         """Keep the app's record in place of the one before."""
         self._run("INSERT OR REPLACE INTO apps VALUES (?, ?)", app_id, record)
 
-    def delete_app(self, app_id: str) -> None:
-        """Forget the app's record, if there is one."""
-        self._run("DELETE FROM apps WHERE id = ?", app_id)
+    def delete_app(self, app_id: str, *, comes_again: bool = False) -> None:
+        """Forget the app with its pools, settings and schedules, but not its versions.
+
+        Where it `comes_again` the numbers of its containers are kept: no other may have one of them.
+        """
+        tables = ["cursors", "variants", "leavings", "overrides"]
+        tables += [] if comes_again else ["first_containers", "used_numbers"]
+        with self.transaction():
+            self._run("DELETE FROM apps WHERE id = ?", app_id)
+            for table in tables:
+                self._delete_of_app(table, app_id)
+
+    def _delete_of_app(self, table: str, app_id: str) -> None:
+        key = "schedule_id" if table == "cursors" else "pool_id"
+        prefix = f"{app_id}/"
+        self._run(f"DELETE FROM {table} WHERE substr({key}, 1, length(?1)) = ?1", prefix)  # noqa: S608
 
     def apps(self) -> dict[str, bytes]:
         """App id to record, by id."""
@@ -102,11 +120,6 @@ class Store(Database):
         """Pool id to that number."""
         return dict(self._run("SELECT pool_id, number FROM used_numbers ORDER BY pool_id"))
 
-    def delete_numbers(self, prefix: str) -> None:
-        """Forget all numbers of pools whose id starts with `prefix`; end it as ids do ("app/")."""
-        self._run("DELETE FROM first_containers WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
-        self._run("DELETE FROM used_numbers WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
-
     # Pools that were added.
 
     def save_variant(self, pool_id: str, record: bytes) -> None:
@@ -117,13 +130,26 @@ class Store(Database):
         """Pool id to record, by id."""
         return dict(self._run("SELECT pool_id, record FROM variants ORDER BY pool_id"))
 
-    def delete_variants(self, prefix: str) -> None:
-        """Forget the added pools whose id starts with `prefix`; end it as ids do ("app/"), or give an id."""
-        self._run("DELETE FROM variants WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
+    # Pools whose function a deploy has removed.
 
-    def delete_variant(self, pool_id: str) -> None:
-        """Forget this added pool."""
+    def save_leaving(self, pool_id: str, record: bytes) -> None:
+        """Keep the record of such a pool, as long as something may wait there."""
+        self._run("INSERT OR REPLACE INTO leavings VALUES (?, ?)", pool_id, record)
+
+    def leavings(self) -> dict[str, bytes]:
+        """Pool id to record, by id."""
+        return dict(self._run("SELECT pool_id, record FROM leavings ORDER BY pool_id"))
+
+    def delete_added(self, pool_id: str) -> None:
+        """Forget what is kept of this pool as one that was added, or whose function was removed."""
         self._run("DELETE FROM variants WHERE pool_id = ?", pool_id)
+        self._run("DELETE FROM leavings WHERE pool_id = ?", pool_id)
+
+    def delete_leaving(self, pool_id: str) -> None:
+        """Its function is back."""
+        self._run("DELETE FROM leavings WHERE pool_id = ?", pool_id)
+
+    # Dispatchers.
 
     def save_dispatcher(self, dispatcher_id: str) -> None:
         """Note that such a dispatcher reported; a second time changes nothing."""
@@ -145,9 +171,9 @@ class Store(Database):
         """Pool id to JSON, by id."""
         return dict(self._run("SELECT pool_id, settings FROM overrides ORDER BY pool_id"))
 
-    def delete_overrides(self, prefix: str) -> None:
-        """Forget the overrides of all pools whose id starts with `prefix`; end it as ids do ("app/")."""
-        self._run("DELETE FROM overrides WHERE substr(pool_id, 1, length(?1)) = ?1", prefix)
+    def delete_overrides(self, app_id: str) -> None:
+        """Forget the overrides of all pools of the app."""
+        self._delete_of_app("overrides", app_id)
 
     def save_cursor(self, schedule_id: str, fired_at: float) -> None:
         """Keep when the schedule last fired, in seconds since the epoch of Unix, if no later time is kept."""
@@ -165,7 +191,3 @@ class Store(Database):
     def delete_cursor(self, schedule_id: str) -> None:
         """Forget this schedule."""
         self._run("DELETE FROM cursors WHERE schedule_id = ?", schedule_id)
-
-    def delete_cursors(self, prefix: str) -> None:
-        """Forget the schedules whose id starts with `prefix`."""
-        self._run("DELETE FROM cursors WHERE substr(schedule_id, 1, length(?1)) = ?1", prefix)

@@ -15,13 +15,18 @@ from flexray.output import Stream
 from flexray.serialization import Packed, Parts
 
 NAMESPACE = "flexray"
+PROTOCOL = 1
+"""What messages between processes mean: raised with every change that an earlier FlexRay would not take."""
 EXIT_GRACE_S = 30.0
 """What exit hooks have."""
 CONTROLLER_NAME = "flexray:controller"
 CALL_QUEUE_NAME = "flexray:call-queue"
+LOGS_NAME = "flexray:log-store"
 ACTOR_PREFIX = "flexray:"
 GONE = "gone"
 """Answer to a report of a pool that there is no more."""
+PINNED = "@"
+"""In the id of an app: an earlier version. No name has it."""
 FORGOTTEN = "forgotten"
 """Answer to a report of a pool that was idle for long: whoever uses it opens it again."""
 
@@ -123,6 +128,8 @@ class PoolSpec:
     """Of a class; None for a function."""
     version: int = 1
     """Of the app that was deployed."""
+    is_logged: bool = False
+    """What its containers print is kept, as those of deployed apps do."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,8 @@ class VariantSpec:
 
     pool_id: str
     base_pool_id: str
-    changes: dict[str, Any]
-    """Fields of the base's config that have other values."""
+    options: dict[str, Any]
+    """What the variant was given, in the place of the base's."""
     runtime_env: dict[str, Any] = field(default_factory=dict)
     """Laid over the base's."""
     parameters: dict[str, Any] | None = None
@@ -148,6 +155,41 @@ class Found(NamedTuple):
     app_id: str
     config: FunctionConfig
     interface: Interface | None
+
+
+class ContainerInfo(NamedTuple):
+    """One container, as whoever looks at the cluster sees it."""
+
+    container_id: str
+    app: str
+    function: str
+    state: str
+    """`launched` (Ray has not placed it), `loading`, `ready`, `draining` (takes nothing new), `stopping`."""
+    since: float
+    """When it was started, or found by a restarted controller: seconds since the epoch of Unix."""
+    busy: int
+    """Slots that callers hold."""
+    slots: int
+    outdated: bool
+    """Of an earlier version."""
+    node: str | None
+    """Ray's id of its node; None: not placed."""
+
+
+class ControllerInfo(NamedTuple):
+    """The controller, as whoever looks at the cluster sees it."""
+
+    version: str
+    """Of FlexRay."""
+    since: float
+    """When it was started, or came back: seconds since the epoch of Unix."""
+    deployed: int
+    ephemeral: int
+    waiting: int
+    """Inputs, of all pools."""
+    running: int
+    notices: tuple[str, ...]
+    """Why inputs wait, where time alone does not help."""
 
 
 class Deployment(NamedTuple):
@@ -176,6 +218,11 @@ class AppSpec:
     """Of a deployed app, from 1; 0: it is not deployed."""
     deployed_at: float = 0.0
     rolled_back_to: int | None = None
+
+    @property
+    def is_pinned(self) -> bool:
+        """An earlier version that somebody has asked for by its number, beside the current one."""
+        return PINNED in self.app_id
 
 
 class LoadAnswer(NamedTuple):

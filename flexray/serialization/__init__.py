@@ -7,7 +7,7 @@ from flexray.serialization.calls import (
     unpack_call,
     unpack_result,
 )
-from flexray.serialization.exceptions import pack_exception, unpack_exception
+from flexray.serialization.exceptions import format_traceback, pack_exception, unpack_exception
 from flexray.serialization.functions import pack_function, unpack_function
 from flexray.serialization.values import (
     LARGE_BYTES,
@@ -23,6 +23,7 @@ __all__ = [
     "LARGE_BYTES",
     "Packed",
     "Parts",
+    "format_traceback",
     "pack",
     "pack_call",
     "pack_exception",

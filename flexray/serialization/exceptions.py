@@ -49,7 +49,7 @@ def pack_exception(error: BaseException) -> bytes:
             data=_pickle_exception(link),
             type_name=type_name(type(link)),
             message=message_of(link),
-            remote_traceback=_format_traceback(link),
+            remote_traceback=format_traceback(link),
             cause=index.get(id(link.__cause__)),
             context=index.get(id(link.__context__)),
             suppress_context=link.__suppress_context__,
@@ -157,7 +157,7 @@ def _sentence_for(link: _Link) -> str:
     )
 
 
-def _format_traceback(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """Its own traceback, without causes, notes and FlexRay's leading frames; cut in the middle if long."""
     report = traceback.TracebackException(type(error), error, _skip_own_frames(error.__traceback__))
     report.__notes__ = []

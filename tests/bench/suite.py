@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
-from tests.bench import calls, core_rows, deployed, durable, imports, inside, maps, scale_up
+from tests.bench import calls, core_rows, deployed, durable, imports, inside, maps, nodes, scale_up
 from tests.bench.measure import Plan, Row
 
 Benchmark = Callable[[Plan], list[Row]]
@@ -39,6 +39,7 @@ WITH_RAY: Mapping[str, Benchmark] = {
 }
 TAKES_MINUTES: Mapping[str, Benchmark] = {
     "parameter-sets": inside.parameter_sets,
+    "gpu-node": nodes.gpu_node,
 }
 WITH_SERVE: Mapping[str, Benchmark] = {
     "serve-call": calls.call_against_serve,

@@ -27,8 +27,8 @@ def test_every_benchmark_without_serve_gives_its_rows(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_every_benchmark_that_takes_minutes_gives_its_row(tmp_path: Path) -> None:
-    assert len(_rows_of(list(TAKES_MINUTES), tmp_path)) == len(TAKES_MINUTES)
+def test_every_benchmark_that_takes_minutes_gives_its_rows(tmp_path: Path) -> None:
+    assert len(_rows_of(list(TAKES_MINUTES), tmp_path)) == len(TAKES_MINUTES) + 1  # "gpu-node" has two.
 
 
 @pytest.mark.long

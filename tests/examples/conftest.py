@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +35,12 @@ class Desk:
 
     def run(self, program: str, *words: str | Path, timeout_s: float = 100, cwd: Path = REPOSITORY) -> str:
         """What the program printed; fails the test, showing everything, if it failed."""
-        command = [str(PROGRAMS / program), *map(str, words)]
+        return self.run_command([str(PROGRAMS / program), *map(str, words)], timeout_s, cwd).stdout
+
+    def run_command(
+        self, command: Sequence[str], timeout_s: float = 100, cwd: Path = REPOSITORY
+    ) -> subprocess.CompletedProcess[str]:
+        """What is left of any command; fails the test as `run` does."""
         done = subprocess.run(
             command,
             check=False,
@@ -48,7 +53,7 @@ class Desk:
         shown = f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == 0, shown
         assert "Traceback" not in done.stderr, shown
-        return done.stdout
+        return done
 
     def processes(self) -> list[str]:
         """Processes that have this folder in their environment."""

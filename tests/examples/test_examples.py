@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -142,27 +140,6 @@ def test_the_notebook_runs_from_top_to_bottom(head: Head, tmp_path: Path) -> Non
     assert "error" not in [output["output_type"] for output in outputs]
 
 
-def test_a_ray_job_scales_on_the_cluster_that_it_was_submitted_to(head: Head) -> None:
-    wait_until(lambda: dashboard_answers(head.dashboard), timeout_s=60)
-    printed = head.run(
-        "ray", "job", "submit", "--address", head.dashboard, "--working-dir", EXAMPLES, "--",
-        "python", "ray_job.py",
-    )  # fmt: skip
-
-    assert len(re.findall(r"data/\w+\.txt: \d+ lines, counted in a container", printed)) == 3
-    assert "succeeded" in printed
-
-
-def dashboard_answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return True  # It wants the token, so it is there.
-    except OSError:
-        return False
-
-
 def test_the_readmes_example_runs(head: Head, tmp_path: Path) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     example = tmp_path / "squares.py"
@@ -197,6 +174,40 @@ def test_scheduled_scaling_warms_a_pool_and_lets_it_go(head: Head) -> None:
     assert re.findall(r"serve keeps (\d) warm", printed) == ["2", "0"]
     assert re.findall(r"s: (\d) containers ready", printed)[0] == "0"
     assert "hello early bird" in printed
+
+
+def test_web_scraper_reads_every_page_once_and_finds_the_broken_link(head: Head) -> None:
+    printed = head.run("flexray", "run", EXAMPLES / "web_scraper.py")
+
+    rows = re.findall(r"^ +(\d)  (/\S*) +(\d+) +[\d,]+ ms  (.+)$", printed, re.MULTILINE)
+    steps, paths = [row[0] for row in rows], [row[1] for row in rows]
+    assert list(steps) == sorted(steps)
+    assert [steps.count(step) for step in "0123"] == [1, 7, 19, 20]
+    assert len(set(paths)) == len(paths) == 47
+    assert ("0", "/", "8", "The island's own pages") in rows
+    assert ("2", "/lighthouse/keeper", "3", "Keeper, lighthouse  [attempt 2]") in rows
+    assert ("3", "/harbour/tides.csv", "0", "(text/csv)") in rows
+    assert printed.count("[attempt") == 1
+    assert "/school/marks" not in printed  # Its robots.txt says so.
+    assert "/calendar/4" not in printed  # Too far away.
+    assert re.search(
+        r"^broken links: 1\n  /market/bargains  404 Not Found, linked from /market and /weather/storms$",
+        printed,
+        re.MULTILINE,
+    )
+    ((elapsed_s, in_a_row_s),) = re.findall(
+        r"^pages: 47 in (\S+) s; one after the other they take (\S+) s", printed, re.MULTILINE
+    )
+    assert float(elapsed_s) < float(in_a_row_s)
+
+
+def test_web_scraper_runs_by_the_clock_where_it_is_deployed(head: Head) -> None:
+    environment = {**head.environment, "PYTHONPATH": str(REPOSITORY)}
+    program = Path(__file__).with_name("scraper_deployed.py")
+    printed = Head(head.folder, environment).run("python", program, EXAMPLES)
+
+    assert "pages: 8 in " in printed
+    assert "broken links: 0\nlinks that lead elsewhere: 1" in printed
 
 
 def test_a_program_that_is_connected_by_ray_client_has_all_of_it(head: Head, tmp_path: Path) -> None:

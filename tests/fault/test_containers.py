@@ -55,6 +55,24 @@ def test_containers_killed_one_after_another_lose_nothing(actors: Actors, runs: 
     assert not runs.overlapping()
 
 
+def test_gathered_inputs_that_travelled_together_run_again_together(actors: Actors, runs: Runs) -> None:
+    app = flexray.App("gathered")
+
+    @app.function(cpu=0, max_containers=2)
+    @flexray.batched(max_batch_size=8, wait_ms=20)
+    def work(numbers: list[int]) -> list[tuple[int, int]]:
+        with runs.of(numbers[0], lasting_s=0.02):
+            return [(x, os.getpid()) for x in numbers]
+
+    with app.run():
+        outputs = iter(work.map(range(400)))
+        results = [next(outputs) for _ in range(80)]
+        kill(results[-1][1])
+        results += outputs
+        assert [x for x, _ in results] == list(range(400))
+        assert len(runs.all()) < 120  # Mostly full batches, also after the death.
+
+
 def test_a_call_whose_container_is_killed_runs_again(actors: Actors, runs: Runs) -> None:
     app = flexray.App("killed-call")
 

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ import flexray
 from flexray import backend
 from flexray.errors import ContainerStartError, ExecutionError, InvalidError, NotFoundError
 from tests.integration.conftest import NAMESPACE, Cluster
-from tests.integration.gates import in_background
+from tests.integration.gates import Gate, calls, in_background, results
 from tests.waiting import wait_until
 
 
@@ -264,7 +265,7 @@ def test_a_function_that_was_removed_and_came_back_stays(name: str) -> None:
     other.deploy()
     assert backend.connect().rollback(name, 1) == 3
     assert price_of(name).remote(1) == (1, 2)
-    variants = ray.get(controller().__ray_call__.remote(lambda own: list(own._variants)))
+    variants = ray.get(controller().__ray_call__.remote(lambda own: list(own._apps._added)))
     assert f"{name}/price" not in variants  # Or it would be forgotten when it is idle.
 
 
@@ -276,7 +277,92 @@ def test_an_earlier_version_is_not_run_by_its_schedule_after_a_restart(name: str
     os.kill(process, signal.SIGKILL)
     assert price_of(name, version=1).remote(2) == (1, 4)
     assert price_of(name, version=2).remote(2) == (2, 4)
-    assert ray.get(controller().__ray_call__.remote(lambda own: len(own._schedules))) == 0
+    assert ray.get(controller().__ray_call__.remote(lambda own: len(own._clockwork.schedules))) == 0
+
+
+def kill_controller() -> None:
+    os.kill(ray.get(controller().__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+
+
+def test_what_waits_for_a_function_that_was_removed_runs_though_the_controller_dies(
+    name: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    app = flexray.App(name)
+    app.function(cpu=0, max_containers=1, name="slow")(gate.enter)
+    app.deploy()
+    slow = flexray.Function.from_name(name, "slow")
+    waiting = calls(slow, ("first", "second"))
+    wait_until(lambda: gate.entered and slow.get_current_stats().backlog == 1)
+    shop(name, 2).deploy()
+    kill_controller()
+    assert price_of(name).remote(1) == (2, 2)
+    gate.open()
+    assert len(results(waiting)) == 2
+    with pytest.raises(NotFoundError, match="no function 'slow'"):
+        flexray.Function.from_name(name, "slow").remote("third")
+
+
+def test_a_variant_follows_its_function_though_the_handle_is_old(name: str) -> None:
+    shop(name, 1, scaledown_window=20).deploy()
+    old = price_of(name)
+    assert old.remote(1) == (1, 2)
+    shop(name, 2, scaledown_window=30, env={"A": "2"}).deploy()
+    varied = old.with_options(max_containers=3)
+    assert varied.remote(1) == (2, 2)
+    settings = varied.get_current_stats().settings
+    assert (settings.max_containers, settings.scaledown_window) == (3, 30)
+
+
+def test_a_handle_sees_what_a_newer_version_has(name: str) -> None:
+    shop(name, 1).deploy()
+    model = flexray.Cls.from_name(name, "Model")
+    one = model()
+    assert one.times.remote(2) == (1, 6)
+    with pytest.raises(AttributeError, match="has no method 'plus'"):
+        _ = one.plus
+    with pytest.raises(InvalidError, match="has no parameter 'offset'"):
+        model(offset=1)
+    newer = flexray.App(name)
+
+    class Model:
+        factor: int = flexray.parameter(default=3)
+        offset: int = flexray.parameter(default=0)
+
+        @flexray.method()
+        def plus(self, x: int) -> int:
+            return x + self.offset
+
+    newer.cls(cpu=0)(Model)
+    newer.deploy()
+    assert model(offset=4).plus.remote(1) == 5
+    assert one.plus.remote(1) == 1
+
+
+def test_an_earlier_version_that_nobody_uses_is_forgotten_and_comes_again(name: str) -> None:
+    for version in (1, 2):
+        shop(name, version, scaledown_window=2).deploy()
+    first = price_of(name, version=1)
+    assert first.remote(1) == (1, 2)
+    pinned = f"{name}@1"
+    ray.get(controller().__ray_call__.remote(_forget_soon, 0.0))
+    try:
+        wait_until(lambda: pinned not in ray.get(controller().__ray_call__.remote(_apps)), timeout_s=90)
+    finally:
+        ray.get(controller().__ray_call__.remote(_forget_soon, 60.0))
+    assert first.remote(2) == (1, 4)
+    assert pinned in ray.get(controller().__ray_call__.remote(_apps))
+
+
+def _apps(own: Any) -> list[str]:
+    return list(own._apps.apps)
+
+
+def _forget_soon(own: Any, seconds: float) -> None:
+    from flexray.core import pool
+    from flexray.runtime import apps
+
+    pool.FORGET_S = apps.FORGET_S = seconds
 
 
 def test_two_deploys_at_once_become_two_versions(name: str) -> None:

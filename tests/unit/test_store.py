@@ -67,9 +67,32 @@ def test_a_prefix_is_taken_literally(path: Path) -> None:
         for pool_id in ("a_b/f", "a_b/g#x", "axb/f", "a_b2/f", "A_B/f"):
             kept.save_override(pool_id, "{}")
             kept.save_cursor(pool_id, 1.0)
-        kept.delete_overrides("a_b/")
-        kept.delete_cursors("a_b/")
-        assert list(kept.overrides()) == list(kept.cursors()) == ["A_B/f", "a_b2/f", "axb/f"]
+            kept.save_variant(pool_id, b"variant")
+            kept.save_leaving(pool_id, b"spec")
+            kept.save_first_container(pool_id, 3)
+            kept.save_used_number(pool_id, 4)
+        rest = ["A_B/f", "a_b2/f", "axb/f"]
+        kept.delete_overrides("a_b")
+        assert list(kept.overrides()) == rest
+        kept.delete_app("a_b", comes_again=True)
+        assert list(kept.cursors()) == list(kept.variants()) == list(kept.leavings()) == rest
+        assert "a_b/f" in kept.first_containers()
+        assert "a_b/f" in kept.used_numbers()
+        kept.delete_app("a_b")
+        assert list(kept.first_containers()) == list(kept.used_numbers()) == rest
+
+
+def test_a_pool_that_is_forgotten_is_alone(path: Path) -> None:
+    with Store(path) as kept:
+        for pool_id in ("a/f", "a/f2", "a/f~1"):
+            kept.save_variant(pool_id, b"variant")
+            kept.save_leaving(pool_id, b"spec")
+        kept.delete_leaving("a/f")
+        assert list(kept.variants()) == ["a/f", "a/f2", "a/f~1"]
+        assert list(kept.leavings()) == ["a/f2", "a/f~1"]
+        kept.delete_added("a/f2")
+        assert list(kept.variants()) == ["a/f", "a/f~1"]
+        assert list(kept.leavings()) == ["a/f~1"]
 
 
 def test_what_a_killed_owner_saved_is_kept_and_the_file_is_free(path: Path) -> None:
@@ -114,7 +137,7 @@ def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(ExecutionError, match="newer FlexRay: schema 99, known here 3") as caught:
+        with pytest.raises(ExecutionError, match="newer FlexRay: schema 99, known here 4") as caught:
             Store(path)
     assert "hint: upgrade FlexRay" in str(caught.value)
     assert path.read_bytes() == before
@@ -187,5 +210,5 @@ def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path) -> None:
         owner.save_variant("shop/Model~1", b"spec")
     with Store(path) as owner:
         assert owner.variants() == {"shop/Model~1": b"spec"}
-        owner.delete_variants("shop/")
+        owner.delete_added("shop/Model~1")
         assert owner.variants() == {}

@@ -1,0 +1,541 @@
+"""Which apps there are, in which versions, and the pools that they have.
+
+One rule: what must outlive the controller is in the store before it is acted upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flexray.config import AutoscalerSettings, FunctionConfig, overlaid
+from flexray.core.pool import FORGET_S
+from flexray.errors import ExecutionError, NotFoundError
+from flexray.runtime.launcher import Handle, Launcher
+from flexray.runtime.poolhost import Left, PoolHost
+from flexray.runtime.probe import check_loads
+from flexray.runtime.scheduled import Clockwork
+from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_of
+from flexray.runtime.store import Store
+from flexray.runtime.users import Users
+from flexray.runtime.wire import (
+    EXIT_GRACE_S,
+    PINNED,
+    AppSpec,
+    Deployment,
+    Found,
+    PoolSpec,
+    VariantSpec,
+    decode,
+    encode,
+)
+from flexray.schedule import Cron
+
+NUMBERS_KEPT = 100
+VERSIONS_KEPT = 10
+"""Versions of an app whose code is kept, for rollbacks."""
+FORGET_EVERY_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
+"""How long the end of an app waits for Ray's word that its containers are dead."""
+
+
+class Apps:
+    """The apps of the controller and their pools; lives on its event loop."""
+
+    def __init__(self, store: Store, users: Users, clockwork: Clockwork, clock: Callable[[], float]) -> None:
+        self.pools: dict[str, PoolHost] = {}
+        self.awake: dict[PoolHost, None] = {}
+        """Pools in which something has happened and time may change something; whoever ticks them drops those
+        that are idle."""
+        self.apps: dict[str, AppSpec] = {}
+        self._store = store
+        self._users = users
+        self._clockwork = clockwork
+        self._clock = clock
+        self._epoch = store.next_epoch()
+        self._launcher = Launcher(self._use_number)
+        self.specs: dict[str, PoolSpec] = {}
+        """What apps were started with, classes that take parameters included."""
+        self._added: dict[str, float] = {}
+        """Pools beside those of the current version, with when they were last asked for: idle ones are
+        forgotten."""
+        self._variants: dict[str, VariantSpec] = {}
+        self._first_containers = store.first_containers()
+        """Of pools of deployed apps, the number of the first container of the current version."""
+        self._used_numbers = store.used_numbers()
+        self._deploying: dict[str, asyncio.Lock] = {}
+        self._stops: dict[str, int] = {}
+        """How often each app was stopped, for a deploy that is under way."""
+        self._forgotten_at = float("-inf")
+        """When idle pools were looked for last."""
+        self._overridden: dict[str, None] = {}
+        """Pools whose settings were changed: they are kept."""
+
+    # Ephemeral apps, and pools that are added.
+
+    def open_app(self, app: AppSpec) -> None:
+        """Start an app's pools; their minimum containers start at once. Again is fine."""
+        if app.app_id in self.apps:
+            return  # Asked again, for the answer was lost.
+        app = replace(app, deployed_at=self._clock())
+        self._store.save_app(app.app_id, encode(app))
+        self._take_in(app, self._epoch)
+        self._clockwork.start(app.pools, app.deployed_at)
+
+    def _take_in(self, app: AppSpec, epoch: int) -> None:
+        self.apps[app.app_id] = app
+        self.specs.update((spec.pool_id, spec) for spec in app.pools)
+        for spec in app.pools:
+            if not spec.is_template:
+                self._add_pool(spec, epoch)
+
+    def open_pool(self, variant: VariantSpec) -> None:
+        """Add a pool to an app that runs: other options, or parameters of a class. Again is fine."""
+        pool_id = variant.pool_id
+        if variant.base_pool_id not in self.specs:
+            raise not_running(variant.base_pool_id)
+        if pool_id in self.pools:
+            if pool_id in self._added:
+                self._added[pool_id] = time.monotonic()
+            return
+        self._store.save_variant(pool_id, encode(variant))
+        self._variants[pool_id] = variant
+        self._added[pool_id] = time.monotonic()
+        # An epoch of its own: it may have been here before, and its numbers must not come again.
+        self._add_pool(self._of_variant(variant), self._store.next_epoch())
+
+    def _of_variant(self, variant: VariantSpec) -> PoolSpec:
+        """The base as it is now, with the variant's changes."""
+        base = self.specs[variant.base_pool_id]
+        config = overlaid(base.config, variant.options)
+        return replace(
+            base,
+            pool_id=variant.pool_id,
+            config=config.model_copy(update={"env": {**base.config.env, **config.env}}),
+            runtime_env=merged_runtime_env(base.runtime_env, {}, variant.runtime_env),
+            parameters=variant.parameters,
+            is_template=False,
+        )
+
+    def _add_pool(self, spec: PoolSpec, epoch: int, left: Left | None = None) -> None:
+        numbers = self._used_numbers.get(spec.pool_id, 0) + 1, self._first_containers.get(spec.pool_id, 0)
+        self.pools[spec.pool_id] = PoolHost(
+            spec, epoch, self._launcher, self.awake, numbers=numbers, left=left
+        )
+
+    def _use_number(self, pool_id: str, number: int) -> None:
+        """A container gets this number, and no other of the pool ever: callers remember dead ones by name.
+
+        They are kept by the hundred, so that few starts wait for the disk.
+        """
+        if number > self._used_numbers.get(pool_id, 0):
+            self._store.save_used_number(pool_id, number + NUMBERS_KEPT - 1)
+            self._used_numbers[pool_id] = number + NUMBERS_KEPT - 1
+
+    def host(self, pool_id: str) -> PoolHost:
+        """The pool of that id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        host = self.pools.get(pool_id)
+        if host is None:
+            raise not_running(pool_id)
+        return host
+
+    def config_of(self, pool_id: str) -> FunctionConfig:
+        """The options of a pool, or of a class with parameters, as they are now.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        spec = self.specs.get(pool_id)
+        return self.host(pool_id).spec.config if spec is None else spec.config
+
+    def change_settings(self, pool_id: str, changes: Mapping[str, Any]) -> AutoscalerSettings:
+        """Merge these settings into those in force, until the next deploy; returns all of them."""
+        host = self.host(pool_id)
+        settings = host.pool.scaling.settings.merged(**changes)
+        self._store.save_override(pool_id, settings.model_dump_json())
+        self._overridden[pool_id] = None
+        host.change_settings(settings)
+        return settings
+
+    def forget_idle(self) -> None:
+        """Drop pools that were added and that nobody has used for a minute; they may come again."""
+        if time.monotonic() < self._forgotten_at + FORGET_EVERY_S:
+            return
+        self._forgotten_at = time.monotonic()
+        for pool_id in list(self._added):
+            host = self.pools.get(pool_id)
+            if host is not None and self._is_forgettable(host):
+                self._forget(host)
+
+    def _forget(self, host: PoolHost) -> None:
+        pool_id, app_id = host.spec.pool_id, host.spec.app_id
+        if self.apps[app_id].is_pinned:  # As a whole, and it is opened again as a whole.
+            if all(self._is_forgettable(one) for one in self._pools_of(app_id).values()):
+                self._take_out(app_id)
+            return
+        host.close()
+        del self.pools[pool_id], self._added[pool_id]
+        self._variants.pop(pool_id, None)
+        self._users.forget(pool_id)
+        self._store.delete_added(pool_id)
+
+    def _is_forgettable(self, host: PoolHost) -> bool:
+        asked_at = self._added.get(host.spec.pool_id)
+        unasked = asked_at is not None and time.monotonic() - asked_at >= FORGET_S
+        return unasked and host.is_idle and host.spec.pool_id not in self._overridden
+
+    def _pools_of(self, app_id: str) -> dict[str, PoolHost]:
+        return {pool_id: host for pool_id, host in self.pools.items() if host.spec.app_id == app_id}
+
+    # Deployed apps.
+
+    async def deploy(self, app: AppSpec, token: str, *, recreate: bool) -> int:
+        """Make this the current version of its app; its number. A token that comes again changes nothing.
+
+        Raises:
+            ContainerStartError: Its code cannot be loaded; the version before it goes on.
+        """
+        async with self._deploying.setdefault(app.app_id, asyncio.Lock()):
+            known = self._store.version_by_token(app.app_id, token)
+            if known is not None:
+                return known
+            stops = self._stops.get(app.app_id, 0)
+            _keep_packages(app.pools)
+            longest_s = max((spec.config.startup_timeout for spec in app.pools), default=0.0)
+            await check_loads(app.pools, longest_s)
+            if self._stops.get(app.app_id, 0) != stops:
+                raise ExecutionError(
+                    f"app {app.name} was stopped while it was being deployed",
+                    "deploy it again if it should run",
+                )
+            version = self._store.newest_version(app.app_id) + 1
+            pools = tuple(replace(spec, version=version, is_logged=True) for spec in app.pools)
+            app = replace(app, version=version, deployed_at=self._clock(), pools=pools)
+            self._install(app, token, recreate=recreate)
+            return version
+
+    def _install(self, app: AppSpec, token: str, *, recreate: bool) -> None:
+        """The store first; then each pool's containers are replaced, others begin, and the rest goes."""
+        former = self.apps.get(app.app_id)
+        mine = self._pools_of(app.app_id)
+        gone = self._gone(app, mine)
+        cursors = self._save_version(app, token, mine, gone)
+        for pool_id, host in mine.items():
+            self._overridden.pop(pool_id, None)
+            if pool_id not in gone:
+                self._first_containers[pool_id] = host.pool.next_container
+        for spec in () if former is None else former.pools:
+            self.specs.pop(spec.pool_id, None)
+            self._clockwork.stop(spec.pool_id)
+        self.apps[app.app_id] = app
+        self.specs.update((spec.pool_id, spec) for spec in app.pools)
+        for spec in app.pools:
+            if spec.is_template:
+                continue
+            self._added.pop(spec.pool_id, None)  # It had been removed, and is back.
+            if spec.pool_id in mine:
+                mine.pop(spec.pool_id).redeploy(spec, recreate=recreate)
+            else:
+                self._add_pool(spec, self._store.next_epoch())
+        for pool_id, host in mine.items():
+            if pool_id in gone:
+                self._leave(host)
+            else:
+                host.redeploy(self._of_variant(self._variants[pool_id]), recreate=recreate)
+        self._clockwork.start(app.pools, app.deployed_at, cursors)
+
+    def _gone(self, app: AppSpec, pools: Iterable[str]) -> set[str]:
+        """Those pools that the new version of the app has no function for."""
+        with_pool = {spec.pool_id for spec in app.pools if not spec.is_template}
+        bases = {spec.pool_id for spec in app.pools}
+        return {
+            pool_id
+            for pool_id in pools
+            if (
+                pool_id not in with_pool
+                if (variant := self._variants.get(pool_id)) is None
+                else variant.base_pool_id not in bases
+            )
+        }
+
+    def _save_version(
+        self, app: AppSpec, token: str, mine: Mapping[str, PoolHost], gone: set[str]
+    ) -> dict[str, float]:
+        """All of it or nothing; returns when schedules last fired that go on, by pool."""
+        app_id, data = app.app_id, encode(app)
+        crons = {spec.pool_id for spec in app.pools if isinstance(spec.config.schedule, Cron)}
+        cursors = {i: at for i, at in self._store.cursors().items() if i.startswith(f"{app_id}/")}
+        with self._store.transaction():
+            for pool_id, host in mine.items():
+                if pool_id in gone:
+                    self._store.save_leaving(pool_id, encode(host.spec))
+                else:
+                    self._store.delete_leaving(pool_id)
+                    self._store.save_first_container(pool_id, host.pool.next_container)
+            self._store.save_version(app_id, app.version, token, data)
+            self._store.drop_old_code(app_id, VERSIONS_KEPT)
+            self._store.save_app(app_id, data)
+            self._store.delete_overrides(app_id)
+            for pool_id in set(cursors) - crons:  # Periods begin anew.
+                self._store.delete_cursor(pool_id)
+        return {pool_id: at for pool_id, at in cursors.items() if pool_id in crons}
+
+    def _leave(self, host: PoolHost) -> None:
+        """Its function is gone: what waits may run; then the pool is forgotten as any that is not used."""
+        window = host.spec.config.autoscaler.scaledown_window
+        host.change_settings(AutoscalerSettings(scaledown_window=window))
+        self._added[host.spec.pool_id] = time.monotonic()
+
+    def keep_packages(self) -> None:
+        """Ask Ray to keep what was uploaded for deployed apps, for nodes that come later."""
+        _keep_packages(spec for app in self.apps.values() if app.opener is None for spec in app.pools)
+
+    def find(self, app_name: str, function: str, version: int | None) -> Found:
+        """What a deployed app has under that name.
+
+        Raises:
+            NotFoundError: There is none; what is similar is named.
+        """
+        app = self.deployed(app_name)
+        if version is not None:  # Even the current one: it will not be that for ever.
+            app = self._pinned(app, version)
+        names = {spec.function_name: spec for spec in app.pools}
+        spec = names.get(function)
+        if spec is None:
+            raise NotFoundError(
+                f"app {app_name} has no function {function!r:.70}",
+                similar(function, names, "its functions are"),
+            )
+        return Found(app.app_id, spec.config, spec.interface)
+
+    def deployed(self, app_name: str) -> AppSpec:
+        """The current version of the app of that name.
+
+        Raises:
+            NotFoundError: There is none; what is similar is named.
+        """
+        app = self.apps.get(app_name)
+        if app is None or not app.version:
+            names = [name for name, one in self.apps.items() if one.version]
+            raise NotFoundError(
+                f"no app {app_name!r:.70} is deployed on this cluster", similar(app_name, names, "there is")
+            )
+        return app
+
+    def _pinned(self, current: AppSpec, version: int) -> AppSpec:
+        """An earlier version as an app of its own, beside the current one; forgotten when nobody uses it."""
+        app_id = f"{current.name}{PINNED}{version}"
+        if app_id not in self.apps:
+            old = self._version(current.name, version)
+            app = replace(
+                old,
+                app_id=app_id,
+                version=0,
+                pools=tuple(_pinned_spec(spec, current.app_id, app_id) for spec in old.pools),
+            )
+            self._store.save_app(app_id, encode(app))
+            self._take_in(app, self._store.next_epoch())
+        for pool_id in self._pools_of(app_id):
+            self._added[pool_id] = time.monotonic()
+        return self.apps[app_id]
+
+    def is_there(self, app_id: str) -> bool:
+        """Whether that app runs; an earlier version that was forgotten while it was idle is opened again."""
+        name, pinned, version = app_id.partition(PINNED)
+        if pinned and app_id not in self.apps:
+            with contextlib.suppress(NotFoundError):  # The app was stopped, or its code is kept no more.
+                self._pinned(self.deployed(name), int(version))
+        return app_id in self.apps
+
+    def _version(self, app_name: str, version: int) -> AppSpec:
+        known = self._store.versions(app_name)
+        if not known.get(version):
+            kept = ", ".join(str(number) for number, record in known.items() if record)
+            raise NotFoundError(f"app {app_name} has no version {version}", f"the versions kept are {kept}")
+        app: AppSpec = decode(known[version])
+        return app
+
+    async def rollback(self, app_name: str, version: int | None, token: str) -> int:
+        """Deploy an earlier version again, by default the one before the current; the number that it gets.
+
+        Raises:
+            NotFoundError: There is no such version, or its code is not kept any more.
+        """
+        current = self.deployed(app_name)
+        if version is None:
+            kept = [number for number, record in self._store.versions(app_name).items() if record]
+            earlier = [number for number in kept if number < current.version]
+            if not earlier:
+                raise NotFoundError(f"app {app_name} has no version before {current.version}", "deploy it")
+            version = earlier[-1]
+        old = replace(self._version(app_name, version), rolled_back_to=version)
+        return await self.deploy(old, token, recreate=False)
+
+    def deployments(self, app_name: str | None) -> list[Deployment]:
+        """The current version of every deployed app by name, or all versions of one, the newest first."""
+        if app_name is None:
+            return [_deployment(app, app.version) for app in self.apps.values() if app.version]
+        current = self.deployed(app_name)
+        records = self._store.versions(app_name)
+        apps = [decode(record) for record in records.values() if record]
+        return [_deployment(app, current.version) for app in reversed(apps)]
+
+    # Ends.
+
+    async def stop_app(self, app_name: str) -> None:
+        """End a deployed app.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        self._stops[app_name] = self._stops.get(app_name, 0) + 1
+        lock = self._deploying.get(app_name)
+        if app_name not in self.apps and lock is not None and lock.locked():
+            return  # The deploy sees it, and gives up.
+        app = self.deployed(app_name)
+        pinned = [app_id for app_id in self.apps if app_id.startswith(f"{app.name}{PINNED}")]
+        await _ended([host for app_id in (*pinned, app.app_id) for host in self._take_out(app_id)])
+
+    async def close_app(self, app_id: str) -> None:
+        """End an app with everything that it started; returns when its containers are being killed."""
+        await _ended(self._take_out(app_id))
+
+    async def end(self) -> None:
+        """End every container, and keep what is in the store."""
+        hosts = list(self.pools.values())
+        for host in hosts:
+            host.close()
+        await _ended(hosts)
+
+    def _take_out(self, app_id: str) -> list[PoolHost]:
+        """Forget the app, here and in the store; its pools are closed, and may take a while to end.
+
+        All at once: while they end another may be deployed under its name.
+        """
+        app = self.apps.get(app_id)
+        if app is None:
+            return []
+        # A deployed one may come again, and its containers be named anew.
+        self._store.delete_app(app_id, comes_again=app.opener is None)
+        del self.apps[app_id]
+        if app.opener is not None:
+            for pool_id in [i for i in self._used_numbers if i.startswith(f"{app_id}/")]:
+                del self._used_numbers[pool_id]
+        mine = self._pools_of(app_id)
+        for pool_id, host in mine.items():
+            del self.pools[pool_id]
+            host.close()
+        for spec in app.pools:
+            self.specs.pop(spec.pool_id, None)
+            self._clockwork.stop(spec.pool_id)
+        for pool_id in [*mine, *(spec.pool_id for spec in app.pools)]:
+            self._added.pop(pool_id, None)
+            self._variants.pop(pool_id, None)
+            self._overridden.pop(pool_id, None)
+            self._users.forget(pool_id)
+        return list(mine.values())
+
+    # Restart.
+
+    def recover(self, found: dict[str, Handle]) -> None:
+        """Take up the apps of the store and the containers that Ray has (protocol rule 9).
+
+        Args:
+            found: Containers by their ids; those that belong to no app any more are left in it.
+        """
+        overrides = {
+            pool_id: AutoscalerSettings.model_validate_json(settings)
+            for pool_id, settings in self._store.overrides().items()
+        }
+        self._overridden.update(dict.fromkeys(overrides))
+        cursors = self._store.cursors()
+        for app_id, data in self._store.apps().items():
+            app: AppSpec = decode(data)
+            self.apps[app_id] = app
+            self.specs.update((spec.pool_id, spec) for spec in app.pools)
+            if not app.is_pinned:
+                self._clockwork.start(app.pools, app.deployed_at, cursors)
+            for spec in app.pools:
+                if app.is_pinned:
+                    self._added[spec.pool_id] = time.monotonic()
+                if not spec.is_template:
+                    self._recover_pool(spec, found, overrides)
+        for data in self._store.variants().values():
+            variant: VariantSpec = decode(data)
+            if variant.base_pool_id in self.specs:
+                self._added[variant.pool_id] = time.monotonic()
+                self._variants[variant.pool_id] = variant
+                self._recover_pool(self._of_variant(variant), found, overrides)
+        for data in self._store.leavings().values():
+            leaving: PoolSpec = decode(data)
+            if leaving.app_id in self.apps and leaving.pool_id not in self.pools:
+                self._recover_pool(leaving, found, {})
+                self._leave(self.pools[leaving.pool_id])
+
+    def _recover_pool(
+        self, spec: PoolSpec, found: dict[str, Handle], overrides: Mapping[str, AutoscalerSettings]
+    ) -> None:
+        mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
+        left = Left(overrides.get(spec.pool_id), mine, self._users.of(spec.pool_id))
+        self._add_pool(spec, self._epoch, left)
+
+
+def _keep_packages(specs: Iterable[PoolSpec]) -> None:
+    for uri in {uri for spec in specs for uri in packages_of(spec.runtime_env)}:
+        keep_package(uri)
+
+
+def _pinned_spec(spec: PoolSpec, of_app: str, app_id: str) -> PoolSpec:
+    """Nothing keeps it warm and no clock runs it."""
+    config = spec.config
+    return replace(
+        spec,
+        pool_id=spec.pool_id.replace(f"{of_app}/", f"{app_id}/", 1),
+        app_id=app_id,
+        config=config.model_copy(
+            update={"autoscaler": config.autoscaler.merged(min_containers=0), "schedule": None}
+        ),
+    )
+
+
+async def _ended(hosts: Iterable[PoolHost]) -> None:
+    """Until the containers of closed pools are being killed."""
+    ending = [task for host in hosts for task in host.busy_tasks]
+    if ending:
+        graceful = any(host.spec.has_exit for host in hosts)
+        await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S + (EXIT_GRACE_S if graceful else 0.0))
+
+
+def _deployment(app: AppSpec, current: int) -> Deployment:
+    names = tuple(spec.function_name for spec in app.pools)
+    return Deployment(
+        app.name, app.version, app.deployed_at, names, app.version == current, app.rolled_back_to
+    )
+
+
+def similar(
+    name: str, known: Iterable[str], introduction: str, none: str = "deploy it with `flexray deploy FILE`"
+) -> str:
+    """A hint: what is close to the name, or else all that there is, or else `none`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"{introduction} {', '.join(names[:10])}" if names else none
+
+
+def not_running(pool_id: str) -> Exception:
+    """The error of whoever asks for a pool that is not there."""
+    return NotFoundError(
+        f"{pool_id.rsplit('/', maxsplit=1)[-1]} has no pool: its app is not running",
+        "call it inside `with app.run():`, or start the program with `flexray run`",
+    )

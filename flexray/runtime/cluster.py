@@ -1,0 +1,148 @@
+"""FlexRay on a cluster as a whole: what is there, and the end of all of it.
+
+One rule: nothing is started here, and nothing here needs a controller that understands this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+from flexray.errors import Error
+from flexray.runtime.session import connect, join_ray
+from flexray.runtime.wire import (
+    ACTOR_PREFIX,
+    CALL_QUEUE_NAME,
+    CONTROLLER_NAME,
+    EXIT_GRACE_S,
+    LOGS_NAME,
+    NAMESPACE,
+    ContainerInfo,
+    ControllerInfo,
+)
+
+END_TIMEOUT_S = 10.0 + EXIT_GRACE_S
+AGAIN_S = 0.2
+OF_THE_HEAD = (CONTROLLER_NAME, CALL_QUEUE_NAME, LOGS_NAME)
+
+
+class NodeView(NamedTuple):
+    """A node that lives."""
+
+    node_id: str
+    address: str
+    is_head: bool
+    total: dict[str, float]
+    """Ray's resources: `CPU`, `GPU`, `memory` in bytes, and others."""
+    free: dict[str, float]
+
+
+class ClusterView(NamedTuple):
+    """A look at a cluster."""
+
+    ray_version: str
+    nodes: list[NodeView]
+    controller: ControllerInfo | None
+    """None: none runs, and nothing is deployed or running therefore."""
+    containers: list[ContainerInfo]
+    call_queue: bool
+    """Whether it runs: it is started at the first spawn."""
+    logs: bool
+    """Whether their actor runs: it is started when a container of a deployed app prints."""
+
+
+def view() -> ClusterView:
+    """Look at the cluster.
+
+    Raises:
+        ExecutionError: There is none, or its controller speaks another protocol.
+    """
+    join_ray()
+    running = {name for name in OF_THE_HEAD if _actor(name) is not None}
+    controller, containers = None, []
+    if CONTROLLER_NAME in running:
+        session = connect(join=True)
+        controller, containers = session.info(), session.containers()
+    return ClusterView(
+        ray_version=ray.__version__,
+        nodes=_nodes(),
+        controller=controller,
+        containers=containers,
+        call_queue=CALL_QUEUE_NAME in running,
+        logs=LOGS_NAME in running,
+    )
+
+
+def _nodes() -> list[NodeView]:
+    free = _free_by_node()
+    return [
+        NodeView(
+            node_id=node["NodeID"],
+            address=node["NodeManagerAddress"],
+            is_head="node:__internal_head__" in node["Resources"],
+            total=_own(node["Resources"]),
+            free=_own(free.get(node["NodeID"], {})),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def _own(resources: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in sorted(resources.items()) if not name.startswith("node:")}
+
+
+def _free_by_node() -> dict[str, dict[str, float]]:
+    """What nobody has taken, by node; Ray's public call gives only the sum."""
+    from ray._private.state import available_resources_per_node  # noqa: PLC0415  # May move in a later Ray.
+
+    free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return free
+
+
+def shutdown(*, stop_apps: bool) -> int:
+    """End the controller, the call queue, the logs and all containers; returns how many actors that were.
+
+    Exit hooks run. What is deployed and spawned is kept on the head node and is taken up by the next
+    controller; with `stop_apps` deployed apps are stopped first, so that they do not come back.
+    """
+    join_ray()
+    controller = _actor(CONTROLLER_NAME)
+    if controller is not None and stop_apps:
+        session = connect(join=True)
+        for deployment in session.deployments():
+            session.stop_app(deployment.name)
+    ended = dict.fromkeys(_names())
+    if controller is not None:
+        with contextlib.suppress(RayError, AttributeError, Error):  # It may be dead, or of another version.
+            ray.get(controller.end.remote(), timeout=END_TIMEOUT_S)
+    until = time.monotonic() + END_TIMEOUT_S
+    while (names := _names()) and time.monotonic() < until:
+        # What makes others comes first, and one who still printed may have started the log store again.
+        for name in sorted(names, key=lambda name: OF_THE_HEAD.index(name) if name in OF_THE_HEAD else 99):
+            actor = _actor(name)
+            if actor is not None:
+                ray.kill(actor)
+            ended[name] = None
+        time.sleep(AGAIN_S)
+    return len(ended)
+
+
+def _names() -> list[str]:
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    return [
+        actor["name"]
+        for actor in actors
+        if actor["namespace"] == NAMESPACE and actor["name"].startswith(ACTOR_PREFIX)
+    ]
+
+
+def _actor(name: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None

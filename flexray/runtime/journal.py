@@ -1,0 +1,106 @@
+"""Sends what a container of a deployed app prints to the logs on the head node.
+
+One rule: user code never waits for it. What cannot be sent is kept, up to a size, and sent later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError
+
+from flexray.errors import ExecutionError
+from flexray.runtime.head import find_logs
+from flexray.runtime.logstore import Printed
+
+GATHER_S = 0.25
+"""Lines are sent so late at most."""
+ANSWER_S = 30.0
+AGAIN_S = 1.0
+FLUSH_S = 2.0
+"""How long the end of the container waits for its last lines to be kept."""
+KEPT_CHARACTERS = 1 << 20
+"""While the logs cannot be reached; the oldest lines go first."""
+
+
+class Journal:
+    """Lines on their way to the logs. Any thread may call it."""
+
+    def __init__(self, app: str, function: str, container_id: str) -> None:
+        self._of = (app, function, container_id)
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._lines: deque[Printed] = deque()
+        self._size = 0
+        self._lost = 0
+        self._partial: dict[tuple[int, str], str] = {}
+        """(thread, stream) to what it wrote since its last newline."""
+        self._come = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._logs: Any = None
+
+    def write(self, stream: str, text: str) -> None:
+        """Take what was written to that stream; whole lines are sent."""
+        key = (threading.get_ident(), stream)
+        with self._lock:
+            whole, newline, rest = (self._partial.pop(key, "") + text).rpartition("\n")
+            if rest:
+                self._partial[key] = rest
+            if newline:
+                self._add(stream, whole)
+
+    def _add(self, stream: str, text: str) -> None:
+        self._lines.append(Printed(*self._of, time.time(), stream, text))
+        self._size += len(text)
+        while self._size > KEPT_CHARACTERS and len(self._lines) > 1:
+            self._size -= len(self._lines.popleft().text)
+            self._lost += 1
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="flexray-journal", daemon=True)
+            self._thread.start()
+        self._come.set()
+
+    def close(self) -> None:
+        """Send what is left, as far as that is done soon; this process ends."""
+        with self._lock:
+            for (_, stream), text in self._partial.items():
+                self._add(stream, text)
+            self._partial.clear()
+        if self._thread is not None:
+            with contextlib.suppress(RayError, ExecutionError):
+                self._send(FLUSH_S)
+
+    def _serve(self) -> None:
+        while True:
+            self._come.wait()
+            time.sleep(GATHER_S)
+            self._come.clear()
+            try:
+                self._send(ANSWER_S)
+            except (RayError, ExecutionError) as error:
+                if isinstance(error, ActorDiedError):
+                    self._logs = None  # Somebody has ended it: the next look starts another.
+                time.sleep(AGAIN_S)
+                self._come.set()
+
+    def _send(self, timeout_s: float) -> None:
+        with self._sending:
+            with self._lock:
+                lines, self._lines, self._size = self._lines, deque(), 0
+                lost, self._lost = self._lost, 0
+            if lost:
+                lines.appendleft(lines[0]._replace(stream="stderr", text=f"({lost:,} prints were lost here)"))
+            try:
+                if lines:
+                    self._logs = self._logs or find_logs()
+                    ray.get(self._logs.add.remote(list(lines)), timeout=timeout_s)
+            except BaseException:
+                with self._lock:
+                    self._lines.extendleft(reversed(lines))
+                    self._size += sum(len(line.text) for line in lines)
+                raise
