@@ -8,7 +8,7 @@ PYTEST := .venv/bin/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check sim fault nodes bench clean
+.PHONY: demo test check sim fault nodes bench policies clean
 
 demo: .venv/demo.stamp
 	.venv/bin/flexray run examples/grid_search.py
@@ -35,6 +35,10 @@ nodes: .venv/dev.stamp
 
 bench: .venv/bench.stamp
 	.venv/bin/python -m tests.bench
+
+# Scaling policies compared in simulation: writes docs/policies.md and its plot.
+policies: .venv/bench.stamp
+	.venv/bin/python -m tests.bench.policies
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -10,7 +10,7 @@ For a container at a level with gaps g, v container-seconds per second of waitin
 
     T = 1.1 argmin_t [ sum over gaps g <= t of g  +  sum over gaps g > t of (t + (1 + v) C) ]
 
-within 2 s and the window; two cold starts where a level has too few gaps to tell. Sources: ski rental per
+within 2 s and the window; one cold start where a level has had none. Sources: ski rental per
 server under most-recently-used dispatch (Lu, Chen, Andrew, arXiv 1112.0442); histograms of idle times
 (Serverless in the Wild, ATC 2020).
 """
@@ -26,10 +26,8 @@ SHORTEST_IDLE_S = 2.0
 LONGEST_GAP_S = 3600.0
 """The longest window. Longer gaps are all alike."""
 HALF_LIFE_S = 900.0
-GAPS_MIN = 1
-"""Gaps that a level must have had before they are believed."""
 GAPS_LAST = 12
-"""The same for the last container, which keeps the window where nothing is known."""
+"""Gaps that are believed of the last container, which keeps the window until then."""
 SAFETY = 1.1
 BINS_PER_OCTAVE = 4
 BINS = math.ceil(BINS_PER_OCTAVE * math.log2(LONGEST_GAP_S / SHORTEST_IDLE_S)) + 1
@@ -123,8 +121,8 @@ class Idling:
     def threshold_s(self, level: int, window_s: float, cold_start_s: float) -> float:
         """T for the container that is needed while the load is at `level` slots or above."""
         gaps = self._gaps.get(max(0, bisect_right(LEVELS, level) - 1))
-        if gaps is None or gaps.count < GAPS_MIN:
-            return min(window_s, max(SHORTEST_IDLE_S, 1.0 * cold_start_s))
+        if gaps is None:
+            return min(window_s, max(SHORTEST_IDLE_S, cold_start_s))
         return min(window_s, max(SHORTEST_IDLE_S, SAFETY * gaps.best_s(window_s)))
 
     def last_threshold_s(self, window_s: float, cold_start_s: float) -> float | None:

@@ -111,7 +111,7 @@ class Pool:
             self._name_container,
             single_use=config.single_use,
         )
-        self.scaling.recall(config.learned)
+        self.scaling.lessons.recall(config.learned)
         self._next_lease = config.epoch * EPOCH
         self._next_reply = config.epoch * EPOCH
         self.notice: str | None = None
@@ -166,7 +166,7 @@ class Pool:
             case Redeployed():
                 self._redeploy(event, now)
             case TickExpected(in_s, inputs):
-                self.scaling.next_tick = None if in_s is None else NextTick(now + in_s, inputs)
+                self.scaling.lessons.next_tick = None if in_s is None else NextTick(now + in_s, inputs)
             case GiveUp(count):
                 if not self.recovering:
                     self._effects += self.scaling.give_up(count, now)
@@ -200,10 +200,10 @@ class Pool:
         asks = report.asked > caller.report.asked
         caller.decided = max(caller.decided, report.decided)
         caller.admitted = max(caller.admitted, report.admitted)
-        self.scaling.arrivals.add(arrived, now)
+        self.scaling.lessons.arrivals.add(arrived, now)
         if report.service.count:
             service = report.service
-            self.scaling.service.add_summary(service.count, service.total_s, service.sample_s)
+            self.scaling.lessons.service.add_summary(service.count, service.total_s, service.sample_s)
         caller.report = report
         caller.parked_at, caller.silent_s, caller.cut_off = now, 0.0, False
         caller.empty_since = now if report.is_empty else None
@@ -216,7 +216,7 @@ class Pool:
                 self._admit(short_id, short)
         if asks:
             self._advance(dispatcher_id, caller)
-        self.scaling.occupancy.observe(self.callers.assigned, now, arrived)
+        self.scaling.lessons.occupancy.observe(self.callers.assigned, now, arrived)
         self._changed[dispatcher_id] = None
 
     def _take_held(self, caller: Caller, report: Report, now: float) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flexray.config import AutoscalerSettings
 from flexray.core.autoscaler import (
     AGES_MAX,
     GIVE_UP_AFTER,
     UNPLACED_MAX,
-    VALUE_OF_WAITING,
     Decision,
     Facts,
     Rule,
@@ -27,11 +26,9 @@ from flexray.core.autoscaler import (
     starts_now,
 )
 from flexray.core.callers import Callers
-from flexray.core.estimates import Arrivals, ColdStarts, Learned, Occupancy, ServiceTimes
 from flexray.core.events import PoolEffect, Redeployed, StartContainer, StopContainer
-from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.ledger import Container, Ledger, State
-from flexray.core.prewarm import NextTick
+from flexray.core.lessons import Lessons
 from flexray.core.sharing import PoolNeed, spare_containers
 
 DECIDE_EVERY_S = 0.020
@@ -78,14 +75,7 @@ class Scaling:
     ) -> None:
         self._single_use = single_use
         self.settings = settings
-        self.service = ServiceTimes()
-        self.cold_starts = ColdStarts()
-        self.arrivals = Arrivals()
-        self.occupancy = Occupancy()
-        self.idling = Idling()
-        self.idle_periods = IdlePeriods()
-        self.next_tick: NextTick | None = None
-        """Of the function's declared schedule."""
+        self.lessons = Lessons()
         self.failed_starts = 0
         self.ever_ready = False
         self.failure: object = None
@@ -127,7 +117,7 @@ class Scaling:
 
     def became_ready(self, container: Container, now: float) -> None:
         if not container.found:
-            self.cold_starts.add(now - container.launched_at)
+            self.lessons.cold_starts.add(now - container.launched_at)
             self.cold_started += 1
         self.failed_starts, self.ever_ready, self.failure = 0, True, None
         self._retry_at = now
@@ -160,36 +150,24 @@ class Scaling:
         return gives_up and not self._ledger.outdated  # Those serve on.
 
     @property
-    def learned(self) -> Learned:
-        """What to keep of this version of the function over a restart."""
-        return Learned(self.service.few(), self.cold_starts.recent)
-
-    @property
     def seen(self) -> int:
         """How many inputs and starts that was learned from, since the controller began."""
-        return self.cold_started + self.service.added
-
-    def recall(self, learned: Learned) -> None:
-        """Begin with what was learned before; what is seen from now on replaces it."""
-        for seconds in learned.service_s:
-            self.service.add(seconds)
-        for seconds in learned.cold_start_s:
-            self.cold_starts.add(seconds)
+        return self.cold_started + self.lessons.service.added
 
     # Deciding.
 
     def facts(self, now: float) -> Facts:
         ledger, callers = self._ledger, self._callers
         busy = bool(callers.demand or callers.assigned or callers.backlog)
-        self.idling.observe(callers.demand + callers.assigned + callers.unseen_leases, now, self._loss_s)
-        self.idle_periods.observe(self.settings.scaledown_window, now, busy=busy)
+        assigned = callers.assigned + callers.unseen_leases
+        lessons, window_s = self.lessons, self.settings.scaledown_window
+        lessons.observe(callers.demand + assigned, window_s, now, busy=busy)
         if busy:
             self._active_at = now
         if not callers.demand:
             self.demand_since = None
         elif self.demand_since is None:
             self.demand_since = now
-        assigned = callers.assigned + callers.unseen_leases
         crowded = 0  # Inputs beyond the target: they run, and a container more would take them.
         if ledger.target_slots < ledger.slots:
             crowded = max(0, assigned - ledger.ready * ledger.target_slots)
@@ -204,19 +182,19 @@ class Scaling:
             starting=ledger.count(State.LOADING),
             starting_ages=self._starting_ages(now),
             unplaced=ledger.count(State.LAUNCHED),
-            service_s=None if self._single_use else self.service.mean,
+            service_s=None if self._single_use else lessons.service.mean,
             single_use=self._single_use,
-            service_cv2=self.service.cv2,
-            cold_start_s=self.cold_starts.quantile(),
-            stale_after_s=self.cold_starts.stale_after,
-            arrival_rate=self.arrivals.rate(now),
-            occupancy=self.occupancy.level(now),
-            active=now - self._active_at <= self.settings.scaledown_window,
+            service_cv2=lessons.service.cv2,
+            cold_start_s=lessons.cold_starts.quantile(),
+            stale_after_s=lessons.cold_starts.stale_after,
+            arrival_rate=lessons.arrivals.rate(now),
+            occupancy=lessons.occupancy.level(now),
+            active=now - self._active_at <= window_s,
             waited_s=0.0 if self.demand_since is None else now - self.demand_since,
             failed_starts=self.failed_starts,
             idle_tail_s=self._idle_tail_s(),
-            prewarmed=self._prewarmed(now),
-            last_tail_s=self._last_tail_s(now),
+            prewarmed=lessons.prewarmed(ledger.target_slots, now),
+            last_tail_s=lessons.last_tail_s(window_s, now),
         )
 
     def _may_decide(self, now: float) -> bool:
@@ -236,33 +214,7 @@ class Scaling:
     def _idle_tail_s(self) -> float:
         """T for the last of the ready containers, which would go first."""
         level = (self._ledger.current - 1) * self._ledger.target_slots + 1
-        return self.idling.threshold_s(level, self.settings.scaledown_window, self.cold_starts.quantile())
-
-    def _prewarmed(self, now: float) -> int:
-        """Containers for the next tick of a schedule, if it is near."""
-        if self.next_tick is None:
-            return 0
-        slowest_s = self.cold_starts.slowest or self.cold_starts.quantile()
-        return self.next_tick.containers(self._ledger.target_slots, slowest_s, now)
-
-    def _last_tail_s(self, now: float) -> float | None:
-        """How long the last container idles; None: for the window, as nothing says that this is too long."""
-        window_s, cold_start_s = self.settings.scaledown_window, self.cold_starts.quantile()
-        learned_s = self.idling.last_threshold_s(window_s, cold_start_s)
-        if learned_s is not None:
-            return learned_s
-        far = self.next_tick is not None and self.next_tick.is_beyond(window_s, now)
-        return 2.0 * cold_start_s if far or self.idle_periods.outlive_the_window else None
-
-    def _loss_s(self, busy: int) -> float:
-        """What it costs, in container-seconds, that an input finds no container while so many slots are busy.
-
-        It waits for a cold start, or for one of these slots, whichever is sooner.
-        """
-        cold_start_s = wait_s = self.cold_starts.quantile()
-        if busy:
-            wait_s = min(wait_s, (self.service.mean or wait_s) / busy)
-        return cold_start_s + VALUE_OF_WAITING * wait_s
+        return self.lessons.idle_tail_s(level, self.settings.scaledown_window)
 
     def run(self, now: float, *, ticked: bool, may_shrink: bool) -> list[PoolEffect]:
         """Decide, and return the starts and stops that follow; at most every 20 ms but for new demand."""
@@ -328,7 +280,7 @@ class Scaling:
 
     def _stale(self, now: float) -> list[Container]:
         """Starts that count as no supply any more, the youngest first."""
-        stale_after_s = self.cold_starts.stale_after
+        stale_after_s = self.lessons.cold_starts.stale_after
         loading = reversed(self._ledger.by_state[State.LOADING].values())
         return [c for c in loading if now - c.launched_at > stale_after_s and c.may_be_stopped(now)]
 
@@ -339,7 +291,7 @@ class Scaling:
             if limit_s is None or now - container.idle_since < limit_s:
                 break
             effects.append(self.stop(container))
-            facts = self.facts(now)
+            facts = replace(facts, ready=self._ledger.current, idle_tail_s=self._idle_tail_s())
         return effects
 
     def _stop_overdue(self, now: float) -> list[PoolEffect]:

@@ -82,7 +82,9 @@ class Apps:
             for host in self.awake:
                 if host.has_learned():
                     spec = host.spec
-                    self._store.save_learned(spec.pool_id, spec.version, encode(host.pool.scaling.learned))
+                    self._store.save_learned(
+                        spec.pool_id, spec.version, encode(host.pool.scaling.lessons.learned)
+                    )
 
     # Ephemeral apps, and pools that are added.
 

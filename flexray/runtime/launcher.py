@@ -1,7 +1,7 @@
 """Makes and ends the actors that are containers.
 
-One rule: creating a named actor waits for Ray's head, so it happens on a thread of its own, one by one; and pools
-take turns, so that one that wants hundreds does not hold up one that wants one.
+One rule: creating a named actor waits for Ray's head, so it happens on a thread of its own, one by one; and
+pools take turns, so that one that wants hundreds does not hold up one that wants one.
 """
 
 from __future__ import annotations

@@ -118,6 +118,6 @@ def _values(host: PoolHost) -> Iterable[tuple[str, Series, float, Any]]:
     yield "flexray_inputs_waiting", series, pool.callers.backlog, _plus
     yield "flexray_inputs_assigned", series, pool.callers.assigned, _plus
     yield "flexray_oldest_wait_seconds", series, host.waited_s, max
-    yield "flexray_cold_start_seconds", series, pool.scaling.cold_starts.quantile(), max
+    yield "flexray_cold_start_seconds", series, pool.scaling.lessons.cold_starts.quantile(), max
     for state in State:
         yield "flexray_containers", (*series, state.value), pool.ledger.count(state), _plus

@@ -7,6 +7,7 @@ import pytest
 from flexray.config import AutoscalerSettings, Limits
 from flexray.core.admission import ADVANCE_MAX
 from flexray.core.dispatch import LINGER_S
+from flexray.core.estimates import Learned
 from flexray.core.events import (
     AnswerReport,
     ContainerLost,
@@ -26,6 +27,7 @@ from flexray.core.events import (
     StartFailed,
     StopContainer,
     Ticked,
+    TickExpected,
 )
 from flexray.core.pool import (
     ANSWER_AFTER_S,
@@ -389,3 +391,30 @@ def test_calls_of_a_caller_that_died_while_they_were_short_of_room_keep_no_advan
     hand.report("busy", asked=used_up, arrived=used_up, waiting=1)
     hand.report("busy", asked=used_up + 1, arrived=used_up + 1, waiting=2)
     assert hand.newest["busy"].decided > used_up + 1
+
+
+def test_inputs_that_a_map_holds_back_are_known_to_the_autoscaler_until_their_caller_is_gone() -> None:
+    hand = Hand()
+    hand.report("a", asked=10, arrived=10, held_back=500)
+    hand.report("b", asked=1, arrived=1, held_back=7)
+    assert hand.pool.scaling.facts(hand.now).held_back == 507
+    hand.tell(DispatcherLost("a"))
+    assert hand.pool.scaling.facts(hand.now).held_back == 7
+
+
+def test_a_pool_begins_with_what_was_learned_of_its_version() -> None:
+    hand = Hand(learned=Learned(service_s=(0.5, 1.5), cold_start_s=(3.0, 4.0)))
+    facts = hand.pool.scaling.facts(hand.now)
+    assert facts.service_s == 1.0
+    assert facts.cold_start_s == 4.0
+    assert hand.pool.scaling.lessons.learned == Learned((0.5, 1.5), (3.0, 4.0))
+
+
+@pytest.mark.parametrize(("told", "starts"), [([100.0], 1), ([100.0, None], 0), ([100.0, 900.0], 0)])
+def test_a_pool_is_told_when_its_schedule_fires(told: list[float | None], starts: int) -> None:
+    hand = Hand()
+    for in_s in told:
+        hand.tell(TickExpected(in_s))
+    hand.now = 99.0
+    hand.tell(Ticked())
+    assert len(hand.of(StartContainer)) == starts

@@ -275,26 +275,26 @@ def test_containers_are_ready_before_a_tick_and_leave_soon_after_it() -> None:
     burst(hand, 1, 0.0)
     hand.run(70.0)
     assert hand.ledger.ready == 0
-    hand.scaling.next_tick = NextTick(at=200.0)
+    hand.scaling.lessons.next_tick = NextTick(at=200.0)
     assert starts(hand.run(198.0)) == 0
     assert starts(hand.run(198.4)) == 1
     hand.make_ready(199.9)
     assert stops(hand.run(203.0)) == []
-    hand.scaling.next_tick = NextTick(at=500.0)
+    hand.scaling.lessons.next_tick = NextTick(at=500.0)
     assert len(stops(hand.run(203.25))) == 1
 
 
 def test_what_was_learned_is_known_after_a_restart() -> None:
     hand, other = Hand(), Hand()
     for number in range(200):
-        hand.scaling.service.add(1.0 + number % 10 / 10)
+        hand.scaling.lessons.service.add(1.0 + number % 10 / 10)
     for number in range(5):
-        hand.scaling.cold_starts.add(float(number))
-    learned = hand.scaling.learned
+        hand.scaling.lessons.cold_starts.add(float(number))
+    learned = hand.scaling.lessons.learned
     assert len(learned.service_s) == 32
-    other.scaling.recall(learned)
-    assert other.scaling.service.mean == pytest.approx(hand.scaling.service.mean, rel=0.02)
-    assert other.scaling.cold_starts.quantile() == hand.scaling.cold_starts.quantile()
+    other.scaling.lessons.recall(learned)
+    assert other.scaling.lessons.service.mean == pytest.approx(hand.scaling.lessons.service.mean, rel=0.02)
+    assert other.scaling.lessons.cold_starts.quantile() == hand.scaling.lessons.cold_starts.quantile()
     other.demand(10_000)
     assert other.scaling.facts(0.0).service_s is not None
-    other.scaling.recall(Learned())
+    other.scaling.lessons.recall(Learned())

@@ -75,7 +75,7 @@ def compare(seeds: Iterable[int], say: Callable[[str], None], peers_file: Path |
 def figures(make: Callable[..., Policy], same: Sequence[Trace]) -> Figures:
     """One policy on one trace, drawn from several seeds."""
     outcomes, name = [], ""
-    for seed, trace in enumerate(same):
+    for seed, trace in enumerate(same):  # Cold starts are drawn from another seed than inputs.
         policy = make(trace) if make is Ours else make()
         name = policy.name
         outcomes.append(Simulation(trace, policy, seed).run())

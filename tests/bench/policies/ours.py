@@ -50,7 +50,7 @@ class Ours(Policy):
         assert caller is not None
         assert scaling is not None
         del caller.leases[lease.number]
-        scaling.service.add(service_s)
+        scaling.lessons.service.add(service_s)
 
     def placed(self, container: Container) -> None:
         assert self._scaling is not None
@@ -84,8 +84,8 @@ class Ours(Policy):
         assert caller is not None
         caller.report = replace(caller.report, waiting=pool.waiting, assigned=pool.running)
         self._callers.recount(CALLER, caller)
-        scaling.arrivals.add(self._new, pool.now)
-        scaling.occupancy.observe(self._callers.assigned, pool.now, self._new)
+        scaling.lessons.arrivals.add(self._new, pool.now)
+        scaling.lessons.occupancy.observe(self._callers.assigned, pool.now, self._new)
         self._new = 0
 
     def _born(self, pool: Simulation) -> Scaling:

@@ -10,6 +10,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tests.bench.policies.comparison import Figures, Table, policies
 from tests.bench.policies.ours import Ours
@@ -55,8 +56,16 @@ def _panel(panel: Axes, trace: str, of: dict[str, Figures]) -> None:
     panel.plot(costs, waits, ":", color="#999999", linewidth=1, zorder=0)
     panel.set_xlim(limits[0])
     panel.set_ylim(limits[1])
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=5))
+        axis.set_major_formatter(FuncFormatter(_plain))
+        axis.set_minor_formatter(NullFormatter())
     panel.tick_params(labelsize=8, which="both")
     panel.grid(visible=True, which="major", color="#eeeeee")
+
+
+def _plain(value: float, _: object) -> str:
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _mark(panel: Axes, x: list[float], y: list[float], number: int, name: str) -> object:

@@ -89,10 +89,10 @@ def _scaling(containers: int) -> Scaling:
             ledger.set_state(container, State.READY)
             caller.leases[number] = ledger.grant(number, container, "d", 99.0)
     for number in range(600):
-        scaling.service.add(0.2 + number % 7 / 10)
-        scaling.cold_starts.add(1.5)
-        scaling.arrivals.add(3, number / 6)
-        scaling.occupancy.observe(number % 30, number / 6, 3)
+        scaling.lessons.service.add(0.2 + number % 7 / 10)
+        scaling.lessons.cold_starts.add(1.5)
+        scaling.lessons.arrivals.add(3, number / 6)
+        scaling.lessons.occupancy.observe(number % 30, number / 6, 3)
     caller.report = Report("d", 2, 0, waiting=containers, assigned=containers // 2)
     callers.recount("d", caller)
     return scaling

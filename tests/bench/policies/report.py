@@ -108,6 +108,14 @@ def losses(table: Table) -> str:
             lines.append(
                 f"- **{trace}**: J is {regret:.2f} times that of {best.policy}. {_compared(rows, best)}"
             )
+    for value in VALUES:
+        regret_of = {policy: mean_regret(table, policy, value) for policy in policies(table)}
+        best_policy = min(regret_of, key=lambda policy: regret_of[policy])
+        if best_policy != Ours.name:
+            lines.append(
+                f"- In the mean over all traces, **at v = {value:g}**, {best_policy} is ahead: "
+                f"{regret_of[best_policy]:.2f} against {regret_of[Ours.name]:.2f}."
+            )
     for trace, peer in better_in_both(table):
         compared = _compared(table[trace], table[trace][peer])
         lines.append(f"- **{trace}**: {peer} is better in waiting and in cost. {compared}")

@@ -1,0 +1,73 @@
+"""What a pool has learned of its load and its containers, and what follows for the autoscaler.
+
+One rule: lessons are drawn from what happened, whatever the pool decided; a new version of the function keeps
+them for a start, and a restarted controller those that the store has.
+"""
+
+from __future__ import annotations
+
+from flexray.core.autoscaler import VALUE_OF_WAITING
+from flexray.core.estimates import Arrivals, ColdStarts, Learned, Occupancy, ServiceTimes
+from flexray.core.idling import IdlePeriods, Idling
+from flexray.core.prewarm import NextTick
+
+
+class Lessons:
+    """One pool's estimates."""
+
+    def __init__(self) -> None:
+        self.service = ServiceTimes()
+        self.cold_starts = ColdStarts()
+        self.arrivals = Arrivals()
+        self.occupancy = Occupancy()
+        self.next_tick: NextTick | None = None
+        """Of the function's declared schedule."""
+        self._idling = Idling()
+        self._periods = IdlePeriods()
+
+    def observe(self, load: int, window_s: float, now: float, *, busy: bool) -> None:
+        """Note how many slots could be used now, and whether anything waits or runs at all."""
+        self._idling.observe(load, now, self._loss_s)
+        self._periods.observe(window_s, now, busy=busy)
+
+    def idle_tail_s(self, level: int, window_s: float) -> float:
+        """T for a container that is needed while the load is at `level` slots or above."""
+        return self._idling.threshold_s(level, window_s, self.cold_starts.quantile())
+
+    def last_tail_s(self, window_s: float, now: float) -> float | None:
+        """How long the last container idles; None: for the window, as nothing says that this is too long."""
+        cold_start_s = self.cold_starts.quantile()
+        learned_s = self._idling.last_threshold_s(window_s, cold_start_s)
+        if learned_s is not None:
+            return learned_s
+        far = self.next_tick is not None and self.next_tick.is_beyond(window_s, now)
+        return 2.0 * cold_start_s if far or self._periods.outlive_the_window else None
+
+    def prewarmed(self, slots: int, now: float) -> int:
+        """Containers for the next tick of the schedule, if it is near."""
+        if self.next_tick is None:
+            return 0
+        slowest_s = self.cold_starts.slowest or self.cold_starts.quantile()
+        return self.next_tick.containers(slots, slowest_s, now)
+
+    @property
+    def learned(self) -> Learned:
+        """What to keep of this version of the function over a restart."""
+        return Learned(self.service.few(), self.cold_starts.recent)
+
+    def recall(self, learned: Learned) -> None:
+        """Begin with what was learned before; what is seen from now on replaces it."""
+        for seconds in learned.service_s:
+            self.service.add(seconds)
+        for seconds in learned.cold_start_s:
+            self.cold_starts.add(seconds)
+
+    def _loss_s(self, busy: int) -> float:
+        """What it costs, in container-seconds, that an input finds no container while so many slots are busy.
+
+        It waits for a cold start, or for one of these slots, whichever is sooner.
+        """
+        cold_start_s = wait_s = self.cold_starts.quantile()
+        if busy:
+            wait_s = min(wait_s, (self.service.mean or wait_s) / busy)
+        return cold_start_s + VALUE_OF_WAITING * wait_s
