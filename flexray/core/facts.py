@@ -137,9 +137,9 @@ class Reason:
                 return f"{change}: {self._relief()}"
             case Rule.MAXIMUM:
                 waiting = f" with {self.waiting:,} waiting" if self.waiting else ""
-                return f"at max_containers={self.level}{waiting}"
+                return f"{change}: max_containers={self.level}{waiting}"
             case Rule.MINIMUM:
-                return f"min_containers={self.level}"
+                return f"{change}: min_containers={self.level}"
             case _:
                 return f"{change}: " + _PLAIN[self.rule].format(
                     waiting=self.waiting, level=self.level, ready_in_s=self.ready_in_s

@@ -20,6 +20,8 @@ from flexray.runtime.shipping import apply_import_paths
 from flexray.runtime.wire import PoolSpec, decode, encode
 from flexray.serialization import unpack_function
 
+ATTEMPTS = 3
+AGAIN_S = 1.0
 Problem = tuple[str, str, str | None]
 """(function, what is wrong, the traceback of its modules' import)"""
 
@@ -44,6 +46,10 @@ class Probe:
         return problems
 
 
+class _DiedError(Exception):
+    """Says how the probe died."""
+
+
 ProbeActor: Any = ray.remote(num_cpus=0)(Probe)
 
 
@@ -60,6 +66,19 @@ async def check_loads(specs: Sequence[PoolSpec], timeout_s: float) -> None:
 
 
 async def _check_group(group: Sequence[PoolSpec], timeout_s: float) -> None:
+    """Again where the probe died before it said anything: its node may have been leaving."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            await _check_once(group, timeout_s)
+        except _DiedError as error:
+            if attempt == ATTEMPTS:
+                raise ContainerStartError(group[0].function_name, str(error)) from None
+            await asyncio.sleep(AGAIN_S)
+        else:
+            return
+
+
+async def _check_once(group: Sequence[PoolSpec], timeout_s: float) -> None:
     first = group[0]
     options = {"runtime_env": first.runtime_env} if first.runtime_env else {}
     probe = ProbeActor.options(enable_task_events=False, **options).remote()
@@ -71,6 +90,8 @@ async def _check_group(group: Sequence[PoolSpec], timeout_s: float) -> None:
         raise ContainerStartError(first.function_name, reason) from None
     except ray.exceptions.RayError as error:
         reason = f"{type(error).__name__}: {cause_of(error)}"
+        if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
+            raise _DiedError(reason) from None
         raise ContainerStartError(first.function_name, reason) from None
     finally:
         with contextlib.suppress(ray.exceptions.RayError):

@@ -302,13 +302,13 @@ def test_the_ramp_does_not_overflow() -> None:
 def test_the_minimum_is_started_without_any_input() -> None:
     decision = decide(given_facts(AutoscalerSettings(min_containers=2), active=False))
     assert decision.target == 2
-    assert str(decision.reason) == "min_containers=2"
+    assert str(decision.reason).endswith(": min_containers=2")
 
 
 def test_the_maximum_bounds_everything_and_says_so() -> None:
     decision = decide(given_facts(AutoscalerSettings(max_containers=4), demand=61, ready=4, assigned=4))
     assert decision.target == 4
-    assert str(decision.reason) == "at max_containers=4 with 61 waiting"
+    assert str(decision.reason).endswith(": max_containers=4 with 61 waiting")
 
 
 def test_the_buffer_is_kept_beyond_what_is_busy_while_active() -> None:
@@ -549,7 +549,7 @@ def test_buffer_and_inactivity_are_named() -> None:
         == "1 -> 0: no input for longer than a container is kept"
     )
     above = given_facts(AutoscalerSettings(max_containers=2), ready=5)
-    assert str(decide(above).reason) == "at max_containers=2"
+    assert str(decide(above).reason).endswith(": max_containers=2")
 
 
 def test_decisions_are_values() -> None:
