@@ -82,7 +82,7 @@ def test_what_no_node_can_hold_is_told_though_nobody_waits_for_it(run: Run, name
     for command in ("explain", "stats"):
         printed = run("function", command, f"{name}/huge")[1]
         assert "note: " in printed
-        assert "CPU: 1000" in printed
+        assert "CPU: 1,000" in printed
     call.cancel()
 
 

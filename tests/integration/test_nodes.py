@@ -98,6 +98,7 @@ def test_a_gpu_node_serves_a_call_about_as_soon_as_a_bare_actor(scaling_cluster:
         assert visit.gone_s < GONE_S
 
 
+@pytest.mark.long
 @in_driver
 def test_a_node_with_the_label_comes_for_a_function_that_selects_it() -> None:
     app = flexray.App("labels")
@@ -107,6 +108,7 @@ def test_a_node_with_the_label_comes_for_a_function_that_selects_it() -> None:
         assert workers()[node] == "zone-b"
 
 
+@pytest.mark.long
 @in_driver
 def test_of_a_list_of_gpus_the_first_that_the_cluster_could_offer_is_taken() -> None:
     app = flexray.App("lists")
@@ -139,6 +141,7 @@ def stream(count: int) -> Iterator[bytes]:
         yield bytes(MB)
 
 
+@pytest.mark.long
 @in_driver
 def test_nothing_of_flexrays_keeps_a_node_once_its_containers_are_gone() -> None:
     app = flexray.App("leftovers")
@@ -176,6 +179,7 @@ def test_where_no_node_is_ever_added_the_nodes_there_are_tell_what_is_too_large(
     assert "no node can hold {CPU: 64}: the only node has {CPU: 4, GPU: 2" in str(error)
 
 
+@pytest.mark.long
 @in_driver
 def test_what_no_node_can_hold_is_named_with_what_the_cluster_could_offer() -> None:
     app = flexray.App("impossible")

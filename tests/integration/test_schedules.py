@@ -142,6 +142,25 @@ def test_each_tick_is_one_call_however_often_the_controller_dies(name: str, diar
     assert elapsed_s - 3 <= len(ran) <= elapsed_s + 1
 
 
+def test_a_container_is_ready_when_the_schedule_fires(name: str, clock: Clock, diary: str) -> None:
+    clock.set(1, 8, 30)
+    app = flexray.App(name)
+
+    @app.function(cpu=0, schedule=flexray.Cron("0 9 * * *", timezone="America/New_York"))
+    def at_nine() -> None:
+        note(diary)
+
+    app.deploy()
+    function = flexray.Function.from_name(name, "at_nine")
+    wait_a_while()
+    assert function.get_current_stats().num_total_runners == 0
+    clock.set(1, 8, 59, 58)
+    wait_until(lambda: function.get_current_stats().containers["ready"] == 1, timeout_s=20)
+    assert notes(diary) == []
+    clock.set(1, 9, 0, 0)
+    wait_until(lambda: notes(diary), timeout_s=20)
+
+
 def test_what_was_due_too_long_ago_is_not_made_up(name: str, clock: Clock, diary: str) -> None:
     clock.set(1, 9, 0)
     app = flexray.App(name)
