@@ -75,7 +75,7 @@ def _list(of_app: str | None, as_json: bool) -> None:
     rows = [
         (
             one.container_id,
-            f"{one.state}, of an earlier version" if one.outdated else one.state,
+            f"{one.state}, to be replaced" if one.outdated else one.state,
             f"{one.busy} of {one.slots}",
             ago(one.since),
             "-" if one.node is None else one.node[:12],

@@ -65,8 +65,8 @@ def decide(facts: Facts) -> Decision:
     | replace | ready + those of an earlier version that are to be replaced | after a deploy |
     | minimum | min_containers | always |
 
-    Hold starts nothing while nothing waits: a container that nobody needed for a whole window has just been
-    stopped for it, and would come back at once.
+    Hold starts nothing while nothing waits, and keeps one that is there: a container that nobody needed for a
+    whole window, or that was given up for another pool, would come back at once.
     Stale starts occupy room without being supply, so the last three rules count beyond them.
     """
     settings = facts.settings
@@ -78,7 +78,8 @@ def decide(facts: Facts) -> Decision:
     if active:
         candidates = [_by_backlog(facts, lost)]
         if not facts.single_use and not (_is_idle(facts) and facts.last_tail_s is not None):
-            hold = hold_containers(facts) if facts.demand else 1
+            live = facts.ready + facts.starting + facts.unplaced
+            hold = hold_containers(facts) if facts.demand else min(1, live)
             candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))
         if settings.buffer_containers:
             candidates.append((_with_buffer(facts) + lost, Rule.BUFFER, settings.buffer_containers))

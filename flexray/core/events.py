@@ -299,6 +299,8 @@ class ContainerPlaced:
     """Ray gave the container a place; the user's code is not loaded yet."""
 
     container_id: str
+    node: str | None = None
+    """Ray's id of its node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +366,13 @@ class TickExpected:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLeaving:
+    """The container's node will go soon: another container is to take its place."""
+
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Another pool waits for room: so many idle containers beyond this pool's need are to end now."""
 
@@ -389,6 +398,7 @@ PoolEvent = (
     | NoticeChanged
     | TickExpected
     | GiveUp
+    | NodeLeaving
     | Ticked
 )
 

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice, takewhile
 
+EQUALLY_IDLE_S = 1.0
+EQUALS_MAX = 64
 ANSWER_S = 15.0
 """A container found by a restarted controller is left alone for this long, unless it answers before."""
 
@@ -35,7 +38,9 @@ class Container:
     idle_since: float
     slots: int = 1
     outdated: bool = False
-    """It runs an earlier version of the function, and is granted only until it is replaced."""
+    """It runs an earlier version, or its node goes soon: it is granted only until it is replaced."""
+    node: str | None = None
+    """Where it is, once that is known."""
     draining: bool = False
     """Nothing is granted on it any more; it stops when its last lease is back."""
     found: bool = False
@@ -89,6 +94,8 @@ class Ledger:
         """Ready containers that take nothing new and stop when their last lease is back."""
         self.reserved: dict[str, Container] = {}
         """Ready containers for one input alone: a whole lease is out there, or is to be when all are back."""
+        self._on_node: dict[str, int] = {}
+        """How many of the pool's containers are on each node."""
         self.orphans: dict[int, LeaseOut] = {}
         """Leases whose holder is dead, or has not reported since the controller restarted."""
         self.moves = 0
@@ -151,8 +158,20 @@ class Ledger:
         container.state = state
         self._enter_room(container)
 
+    def set_node(self, container: Container, node: str | None) -> None:
+        """Ray has placed it there."""
+        self._count_node(container, -1)
+        container.node = node
+        self._count_node(container, 1)
+
+    def _count_node(self, container: Container, change: int) -> None:
+        if container.node is not None:
+            count = self._on_node[container.node] = self._on_node.get(container.node, 0) + change
+            if not count:
+                del self._on_node[container.node]
+
     def outdate(self, container: Container) -> None:
-        """It is of an earlier version; grant on it only where no other has room."""
+        """It is to be replaced; grant on it only where no other has room."""
         self._leave_room(container)
         container.outdated = True
         self.outdated[container.container_id] = container
@@ -178,6 +197,7 @@ class Ledger:
     def remove(self, container: Container) -> list[LeaseOut]:
         """Forget a dead container; returns the leases that died with it."""
         self.moves += 1
+        self._count_node(container, -1)
         self._leave_room(container)
         del self.containers[container.container_id]
         del self.by_state[container.state][container.container_id]
@@ -192,6 +212,20 @@ class Ledger:
     def least_recently_used(self) -> Container | None:
         """The idle container that has been idle longest."""
         return next(iter(self._room[0].values()), None)
+
+    def least_wanted(self) -> Container | None:
+        """The idle container that should go first: of those idle longest the one on the emptiest node.
+
+        So whole nodes become empty, and can go. Those that became idle within a second are taken for equals.
+        """
+        oldest = self.least_recently_used()
+        if oldest is None:
+            return None
+        equals = takewhile(
+            lambda container: container.idle_since <= oldest.idle_since + EQUALLY_IDLE_S,
+            islice(self._room[0].values(), EQUALS_MAX),
+        )
+        return min(equals, key=lambda container: self._on_node.get(container.node or "", 0))
 
     def emptiest(self) -> Container | None:
         """The ready container that is empty first: the one with the fewest leases."""

@@ -23,6 +23,7 @@ from flexray.core.events import (
     GiveUp,
     Lease,
     LeaseReleased,
+    NodeLeaving,
     NoticeChanged,
     PoolEffect,
     PoolEvent,
@@ -61,7 +62,9 @@ FORGET_S = 60.0
 SHARE_EVERY_S = 0.020
 SHARING_TICK_S = 0.050
 
-ContainerEvent = ContainerPlaced | ContainerReady | ContainerLost | StartFailed | ContainerRetired
+ContainerEvent = (
+    ContainerPlaced | ContainerReady | ContainerLost | StartFailed | ContainerRetired | NodeLeaving
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,14 @@ class Pool:
                 self._take_report(report, now)
             case Ticked():
                 self._tick(now)
-            case ContainerPlaced() | ContainerReady() | ContainerLost() | StartFailed() | ContainerRetired():
+            case (
+                ContainerPlaced()
+                | ContainerReady()
+                | ContainerLost()
+                | StartFailed()
+                | ContainerRetired()
+                | NodeLeaving()
+            ):
                 if (container := self.ledger.containers.get(event.container_id)) is not None:
                     self._take_word_of(container, event, now)
             case LeaseReleased(_, lease_number):
@@ -416,8 +426,7 @@ class Pool:
         ledger, scaling, old = self.ledger, self.scaling, self.config
         if event.version <= old.version:
             return  # Told again.
-        busy = sum(bool(container.leases) for container in ledger.by_state[State.READY].values())
-        wanted = max(busy + event.settings.buffer_containers, event.settings.min_containers)
+        wanted = self._wanted(event.settings)
         at_once = event.recreate or event.single_use or old.single_use
         scaling.replacing = 0 if at_once else min(ledger.ready, wanted)
         for container in list(ledger.containers.values()):
@@ -437,6 +446,20 @@ class Pool:
         for dispatcher_id, caller in self.callers:
             self.callers.recount(dispatcher_id, caller)
             self._changed[dispatcher_id] = None
+
+    def _leave_node(self, container: Container) -> None:
+        """Like one of an earlier version: it serves until it is replaced, if it is needed at all."""
+        if container.outdated or container.draining or container.state is State.STOPPING:
+            return
+        was_ready = container.state is State.READY
+        self.ledger.outdate(container)
+        if was_ready:
+            self.scaling.replacing = min(self.scaling.replacing + 1, self._wanted(self.scaling.settings))
+
+    def _wanted(self, settings: AutoscalerSettings) -> int:
+        """Ready containers that are in use, with the buffer beyond them; the minimum at least."""
+        busy = sum(bool(container.leases) for container in self.ledger.by_state[State.READY].values())
+        return max(busy + settings.buffer_containers, settings.min_containers)
 
     def _replace(self, now: float) -> None:
         """Stop what starts in vain; empty what need not wait for a new container, or makes way for one."""
@@ -462,6 +485,9 @@ class Pool:
         match event:
             case ContainerPlaced():
                 self.scaling.placed(container)
+                self.ledger.set_node(container, event.node)
+            case NodeLeaving():
+                self._leave_node(container)
             case ContainerReady():
                 self._take_ready(container, event, now)
             case ContainerLost(_, cause):

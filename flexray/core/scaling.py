@@ -286,10 +286,12 @@ class Scaling:
 
     def _stop_idle(self, facts: Facts, now: float) -> list[PoolEffect]:
         effects: list[PoolEffect] = []
-        while (container := self._ledger.least_recently_used()) is not None:
+        while (oldest := self._ledger.least_recently_used()) is not None:
             limit_s = idle_limit_s(facts, self._ledger.idle)
-            if limit_s is None or now - container.idle_since < limit_s:
+            if limit_s is None or now - oldest.idle_since < limit_s:
                 break
+            container = self._ledger.least_wanted()
+            assert container is not None
             effects.append(self.stop(container))
             facts = replace(facts, ready=self._ledger.current, idle_tail_s=self._idle_tail_s())
         return effects
@@ -326,7 +328,7 @@ class Scaling:
         leaving += len(self._ledger.serving_outdated) if self._ledger.outdated else 0
         for _ in range(len(self._ledger) - leaving - maximum):
             if (container := self._newest_start(now)) is not None or (
-                container := self._ledger.least_recently_used()
+                container := self._ledger.least_wanted()
             ) is not None:
                 effects.append(self.stop(container))
             elif (container := self._ledger.emptiest()) is not None:
@@ -368,7 +370,7 @@ class Scaling:
         facts = self.facts(now)
         idle_s = self._idle_s(now)
         for _ in range(min(count, self._spare(facts))):
-            container = self._ledger.least_recently_used()
+            container = self._ledger.least_wanted()
             if container is None:
                 break
             ended.append(self.stop(container))

@@ -23,7 +23,7 @@ from flexray.errors import NotFoundError
 from flexray.runtime.apps import Apps, not_running, similar
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
-from flexray.runtime.liveness import is_alive
+from flexray.runtime.liveness import is_alive, leaving_nodes
 from flexray.runtime.metrics import Metrics
 from flexray.runtime.poolhost import PoolHost
 from flexray.runtime.room import give_ups
@@ -333,6 +333,9 @@ class Controller:
         while True:
             await asyncio.sleep(LIVENESS_EVERY_S)
             self._users.forget_where(self._has_nothing)
+            leaving = await asyncio.get_running_loop().run_in_executor(None, leaving_nodes)
+            for host in list(self._awake) if leaving else ():
+                host.leave_nodes(leaving)
             silent = {i for host in self._awake for i in host.pool.silent()}
             openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
             recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]

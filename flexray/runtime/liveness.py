@@ -67,3 +67,18 @@ def _ask_ray(worker_id: str, node_id: str) -> bool:
     entry = state._connect_and_get_accessor().get_worker_info(worker)  # noqa: SLF001
     table: Any = gcs_pb2  # Generated, and without types.
     return entry is not None and bool(table.WorkerTableData.FromString(entry).is_alive)
+
+
+def leaving_nodes() -> frozenset[str]:
+    """The ids of nodes that Ray drains: they will go, idle or preempted; none where that cannot be known.
+
+    Ray Serve asks in the same way, for Ray has no public call for it.
+    """
+    from ray._private.worker import global_worker  # noqa: PLC0415  # May move in a later Ray.
+
+    try:
+        head: Any = global_worker.gcs_client  # type: ignore[attr-defined]  # Set while connected.
+        return frozenset(head.get_draining_nodes(timeout=NODE_CHECK_TIMEOUT_S))
+    except Exception as error:  # noqa: BLE001  (A private interface may fail in any way.)
+        logger.debug("cannot tell which nodes will go: %r", error)
+        return frozenset()

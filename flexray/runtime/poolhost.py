@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from flexray.core.events import (
     ContainerReady,
     DispatcherLost,
     LeaseReleased,
+    NodeLeaving,
     NoticeChanged,
     PoolEvent,
     Redeployed,
@@ -90,8 +91,6 @@ class PoolHost:
         self._launcher = launcher
         self._awake = awake
         self._handles: dict[str, Handle] = dict(left.found)
-        self._nodes: dict[str, str] = {}
-        """Where containers are, once they are placed."""
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,6 +152,12 @@ class PoolHost:
             answer = self._parked.pop(key)
             if not answer.done():
                 answer.set_result(None)  # Nobody is there to read it.
+
+    def leave_nodes(self, nodes: Collection[str]) -> None:
+        """These nodes will go soon: what is there is replaced."""
+        for container in list(self.pool.ledger.containers.values()):
+            if container.node in nodes and not container.outdated:
+                self.handle(NodeLeaving(container.container_id))
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         self.handle(SettingsChanged(settings))
@@ -251,8 +256,8 @@ class PoolHost:
         handle = self._handles[container_id]
         while True:
             try:
-                self._nodes[container_id] = await handle.placed.remote()
-                self.handle(ContainerPlaced(container_id))
+                node = await handle.placed.remote()
+                self.handle(ContainerPlaced(container_id, node))
                 answer: LoadAnswer = await handle.load.remote()
                 if answer.ready:
                     self.handle(ContainerReady(container_id, answer.busy, answer.slots))
@@ -274,7 +279,6 @@ class PoolHost:
 
     def _lost(self, container_id: str, cause: str) -> None:
         self._handles.pop(container_id, None)
-        self._nodes.pop(container_id, None)
         self.handle(ContainerLost(container_id, cause))
 
     async def _stop(self, container_id: str, *, placed: bool) -> None:
@@ -351,7 +355,7 @@ class PoolHost:
                 busy=len(container.leases),
                 slots=container.slots,
                 outdated=container.outdated,
-                node=self._nodes.get(container.container_id),
+                node=container.node,
             )
             for container in self.pool.ledger.containers.values()
         ]

@@ -171,7 +171,7 @@ class ContainerInfo(NamedTuple):
     """Slots that callers hold."""
     slots: int
     outdated: bool
-    """Of an earlier version."""
+    """Of an earlier version, or on a node that will go: another is to take its place."""
     node: str | None
     """Ray's id of its node; None: not placed."""
 

@@ -45,6 +45,8 @@ class SimContainer:
         self.placed = False
         self.ready = False
         self.declared_dead = False
+        self.is_leaving = False
+        """Its node will go."""
         self.version, self.slots = world.version, world.slots
         self.occupancy = Occupancy(self.slots, world.now)
         world.after(HELLO_S / 4, self.say_hello)

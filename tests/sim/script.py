@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
+from flexray.core.events import GiveUp
 from tests.sim.world import LONGEST_STALL_S, World
 
 
@@ -41,7 +43,19 @@ def plan(world: World) -> None:
         world.at(when, lambda s=settings: world.change_settings(s))
     for when, slots, recreate in scenario.redeploys:
         world.at(when, lambda s=slots, r=recreate: world.redeploy(s, recreate=r))
+    _plan_room(world)
     _plan_faults(world)
+
+
+def _plan_room(world: World) -> None:
+    """Other pools ask for room, and nodes go; drawn apart, so that everything else is as it was without."""
+    rng = random.Random(f"room {world.scenario.seed}")
+    for _ in range(rng.randint(0, 3)):
+        when, count = rng.uniform(0.0, world.scenario.spread_s + 10.0), rng.randint(1, 3)
+        world.at(when, lambda count=count: world.control(GiveUp(count)))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        when, choice = rng.uniform(0.0, world.scenario.spread_s + 10.0), rng.random()
+        world.at(when, lambda choice=choice: world.leave_node(choice))
 
 
 def _plan_faults(world: World) -> None:

@@ -20,6 +20,7 @@ from flexray.core.events import (
     ControllerLost,
     DispatcherLost,
     LeaseReleased,
+    NodeLeaving,
     Redeployed,
     ReleaseLease,
     ReplyReceived,
@@ -98,6 +99,8 @@ class World:
         """Callers of whose death the controller was told."""
         self.starts_over_max = self.needless_starts = self.stopped_with_lease = 0
         self.settings = scenario.settings
+        self.a_node_left = False
+        """The last container of an active pool may have been replaced since."""
         self.is_steady = scenario.is_calm and not (scenario.settings_changes or scenario.redeploys)
         patience_s = LONGEST_STALL_S if scenario.faults.stall_caller else 10.0
         self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + patience_s
@@ -314,10 +317,13 @@ class World:
         assert self.pool is not None
         over = not self.open_inputs and self.now - self.settled_at > REPORTED_WITHIN_S
         leaving = len(self.pool.ledger.draining) + self.pool.ledger.count(State.STOPPING)
-        if over and self.is_steady and self.live - leaving > self.settings.min_containers:
+        if over and self.is_steady and not self.a_node_left and self.live - leaving > self.settings.min_containers:
             self.needless_starts += 1
         maximum = self.pool.scaling.settings.max_containers
-        outdated = sum(c.version < self.version and not c.declared_dead for c in self.containers.values())
+        outdated = sum(
+            (c.version < self.version or c.is_leaving) and not c.declared_dead
+            for c in self.containers.values()
+        )
         if maximum is not None and self.live - outdated > maximum:
             self.starts_over_max += 1
         self.highest_container = max(self.highest_container, int(container_id.rpartition("#")[2]))
@@ -388,6 +394,14 @@ class World:
         self.store.pop(name, None)
         self.known_dead[name] = None
         self.control(DispatcherLost(name))
+
+    def leave_node(self, choice: float) -> None:
+        """The node of one of the containers that live will go: that is told, and nothing else happens yet."""
+        alive = [c for c in self.containers.values() if not c.declared_dead]
+        if alive:
+            leaving = alive[int(choice * len(alive))]
+            leaving.is_leaving = self.a_node_left = True
+            self.control(NodeLeaving(leaving.container_id))
 
     def redeploy(self, slots: int, *, recreate: bool) -> None:
         """Another version: in the store at once, in force when the controller takes it in."""

@@ -289,7 +289,7 @@ def test_an_unknown_service_time_gives_one_container_per_input_within_the_ramp(
     )
     ramp = int(128 * 2**waited_s)
     expected = min(math.ceil(demand / slots), ramp)
-    assert decide(known).target == max(starting, expected, 1)
+    assert decide(known).target == max(starting, expected)
 
 
 def test_the_ramp_does_not_overflow() -> None:
@@ -344,9 +344,15 @@ def test_the_staffing_factor_meets_its_table_and_rises_between() -> None:
 
 
 def test_an_active_pool_keeps_one_container() -> None:
-    decision = decide(given_facts())
+    decision = decide(given_facts(ready=1))
     assert decision.target == 1
-    assert str(decision.reason) == "0 -> 1: one container while the function is active"
+    assert decide(given_facts(unplaced=3)).target == 1
+
+
+def test_none_is_started_that_nothing_waits_for() -> None:
+    decision = decide(given_facts())
+    assert decision.target == 0
+    assert str(decision.reason) == "kept 0: nothing waits"
 
 
 # ------------------------------------------------------------------------- starts that go wrong
