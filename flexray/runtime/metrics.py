@@ -1,7 +1,8 @@
 """Every metric that FlexRay exports, named once; Prometheus sees each as `ray_` and its name.
 
-One rule: they come from the controller alone, for Ray goes on exporting the gauges of an actor that is dead.
-All pools of a function (its variants, its parameter sets) are one series.
+One rule: they come from the controller alone, for Ray tags each with its process, and goes on exporting the
+counters of a process that is dead. A gauge that is not set any more is dropped after two of Ray's report
+intervals, of 10 s. All pools of a function (its variants, its parameter sets) are one series.
 """
 
 from __future__ import annotations
@@ -62,12 +63,17 @@ class Metrics:
             for name, told in COUNTERS.items()
         }
         self._shown: dict[str, set[Series]] = {name: set() for name in GAUGES}
+        self._hosts: tuple[PoolHost, ...] = ()
+        """Those that were shown last."""
         self._totals: WeakKeyDictionary[PoolHost, _Totals] = WeakKeyDictionary()
 
     def observe(self, hosts: Iterable[PoolHost]) -> None:
         """Show these pools; those that were shown and are not among them any more have nothing now."""
         values: dict[str, dict[Series, float]] = {name: {} for name in GAUGES}
-        for host in hosts:
+        before, self._hosts = self._hosts, tuple(hosts)
+        for host in before:  # Also what one that ended did since.
+            self._count(host)
+        for host in self._hosts:
             for name, series, value, combine in _values(host):
                 known = values[name].get(series)
                 values[name][series] = value if known is None else combine(known, value)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+METRICS_EVERY_MS = 2000
+"""How often Ray's processes bring their metrics to its exporter; else every 10 s."""
 NAMESPACE = "flexray"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -107,6 +109,7 @@ def _set_environment(patch: pytest.MonkeyPatch, directory: Path) -> None:
     patch.delenv("RAY_ADDRESS", raising=False)
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("FLEXRAY_STATE_DIR", str(directory / "state"))
+    patch.setenv("RAY_metrics_report_interval_ms", str(METRICS_EVERY_MS))
     # Else Ray writes one into the user's home. Not undone, for Ray reads it once per process.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
