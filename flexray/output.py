@@ -48,6 +48,12 @@ def relay(function_name: str, text: str, stream: Stream) -> None:
             target.flush()
 
 
+def last_written(text: str) -> str:
+    """A line that is not over, without what a progress bar has written over by a carriage return."""
+    end = "\r" if text.endswith("\r") else ""
+    return text.rstrip("\r").rpartition("\r")[2] + end
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether the stream writes to a terminal. A closed one, or none, does not."""
     try:

@@ -92,7 +92,8 @@ def _used(node: Any, resource: str, unit: int = 1) -> str:
     total = node.total.get(resource, 0.0) / unit
     if not total:
         return "-"
-    return f"{total - node.free.get(resource, 0.0) / unit:.3g}/{total:.3g}"
+    taken = "?" if node.free is None else f"{total - node.free.get(resource, 0.0) / unit:.3g}"
+    return f"{taken}/{total:.3g}"
 
 
 def _as_json(view: Any, states: Counter[str]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ class Pool:
         if self.ledger.outdated or self.scaling.replacing:
             self._replace(now)
         self._share(now)
-        ticked = isinstance(event, Ticked | SettingsChanged | Redeployed)
+        ticked = isinstance(event, Ticked | SettingsChanged | Redeployed | NodeLeaving)
         self._effects += self.scaling.run(now, ticked=ticked, may_shrink=not self.recovering)
         self._stop_drained(now)
         self._answer(now)

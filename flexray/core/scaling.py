@@ -130,6 +130,7 @@ class Scaling:
         self._single_use = event.single_use
         self.failed_starts, self.ever_ready, self.failure = 0, False, None
         self.broken = self._gives_up = False
+        self.lessons.next_tick = None  # Its schedule may be another, or none.
         self._retry_at = 0.0
 
     def start_failed(

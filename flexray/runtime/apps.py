@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from flexray.config import AutoscalerSettings, FunctionConfig, overlaid
 from flexray.core.pool import FORGET_S
-from flexray.errors import ExecutionError, NotFoundError
+from flexray.errors import ExecutionError, InvalidError, NotFoundError
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.poolhost import Left, PoolHost
 from flexray.runtime.probe import check_loads
@@ -35,6 +36,8 @@ from flexray.runtime.wire import (
     encode,
 )
 from flexray.schedule import Cron
+
+logger = logging.getLogger("flexray")
 
 NUMBERS_KEPT = 100
 VERSIONS_KEPT = 10
@@ -71,6 +74,8 @@ class Apps:
         self._deploying: dict[str, asyncio.Lock] = {}
         self._stops: dict[str, int] = {}
         """How often each app was stopped, for a deploy that is under way."""
+        self._pinned_asked: dict[str, float] = {}
+        """Earlier versions that were opened by their number, with when they were last asked for."""
         self._forgotten_at = float("-inf")
         """When idle pools were looked for last."""
         self._overridden: dict[str, None] = {}
@@ -107,21 +112,40 @@ class Apps:
     def open_pool(self, variant: VariantSpec) -> None:
         """Add a pool to an app that runs: other options, or parameters of a class. Again is fine."""
         pool_id = variant.pool_id
-        if variant.base_pool_id not in self.specs:
+        self.is_there(variant.app_id)
+        base = self.specs.get(variant.base_pool_id)
+        if base is None:
             raise not_running(variant.base_pool_id)
-        if pool_id in self.pools:
+        host = self.pools.get(pool_id)
+        if host is not None:
             if pool_id in self._added:
                 self._added[pool_id] = time.monotonic()
+            if host.spec.version < base.version:  # Its function had been removed, and is back.
+                self._come_back(variant, host)
             return
+        spec = self._of_variant(variant, base)
         self._store.save_variant(pool_id, encode(variant))
         self._variants[pool_id] = variant
         self._added[pool_id] = time.monotonic()
         # An epoch of its own: it may have been here before, and its numbers must not come again.
-        self._add_pool(self._of_variant(variant), self._store.next_epoch())
+        self._add_pool(spec, self._store.next_epoch())
 
-    def _of_variant(self, variant: VariantSpec) -> PoolSpec:
-        """The base as it is now, with the variant's changes."""
-        base = self.specs[variant.base_pool_id]
+    def _come_back(self, variant: VariantSpec, host: PoolHost) -> None:
+        spec = self._of_variant(variant, self.specs[variant.base_pool_id])
+        with self._store.transaction():
+            self._store.save_variant(variant.pool_id, encode(variant))
+            self._store.delete_leaving(variant.pool_id)
+            self._store.save_first_container(variant.pool_id, host.pool.next_container)
+        self._variants[variant.pool_id] = variant
+        self._first_containers[variant.pool_id] = host.pool.next_container
+        host.redeploy(spec)
+
+    def _of_variant(self, variant: VariantSpec, base: PoolSpec) -> PoolSpec:
+        """The base with the variant's changes.
+
+        Raises:
+            InvalidError: They contradict each other.
+        """
         config = overlaid(base.config, variant.options)
         return replace(
             base,
@@ -156,6 +180,7 @@ class Apps:
         Raises:
             NotFoundError: There is none.
         """
+        self.is_there(pool_id.partition("/")[0])
         host = self.pools.get(pool_id)
         if host is None:
             raise not_running(pool_id)
@@ -188,13 +213,13 @@ class Apps:
             host = self.pools.get(pool_id)
             if host is not None and self._is_forgettable(host):
                 self._forget(host)
+        long_ago = time.monotonic() - FORGET_S
+        for app_id in [app_id for app_id, asked_at in self._pinned_asked.items() if asked_at < long_ago]:
+            if all(self._is_unused(host) for host in self._pools_of(app_id).values()):
+                self._take_out(app_id)  # As a whole, and it is opened again as a whole.
 
     def _forget(self, host: PoolHost) -> None:
-        pool_id, app_id = host.spec.pool_id, host.spec.app_id
-        if self.apps[app_id].is_pinned:  # As a whole, and it is opened again as a whole.
-            if all(self._is_forgettable(one) for one in self._pools_of(app_id).values()):
-                self._take_out(app_id)
-            return
+        pool_id = host.spec.pool_id
         host.close()
         del self.pools[pool_id], self._added[pool_id]
         self._variants.pop(pool_id, None)
@@ -204,7 +229,10 @@ class Apps:
     def _is_forgettable(self, host: PoolHost) -> bool:
         asked_at = self._added.get(host.spec.pool_id)
         unasked = asked_at is not None and time.monotonic() - asked_at >= FORGET_S
-        return unasked and host.is_idle and host.spec.pool_id not in self._overridden
+        return unasked and self._is_unused(host)
+
+    def _is_unused(self, host: PoolHost) -> bool:
+        return host.is_idle and host.spec.pool_id not in self._overridden
 
     def _pools_of(self, app_id: str) -> dict[str, PoolHost]:
         return {pool_id: host for pool_id, host in self.pools.items() if host.spec.app_id == app_id}
@@ -217,11 +245,11 @@ class Apps:
         Raises:
             ContainerStartError: Its code cannot be loaded; the version before it goes on.
         """
+        stops = self._stops.get(app.app_id, 0)
         async with self._deploying.setdefault(app.app_id, asyncio.Lock()):
             known = self._store.version_by_token(app.app_id, token)
             if known is not None:
                 return known
-            stops = self._stops.get(app.app_id, 0)
             _keep_packages(app.pools)
             longest_s = max((spec.config.startup_timeout for spec in app.pools), default=0.0)
             await check_loads(app.pools, longest_s)
@@ -241,6 +269,9 @@ class Apps:
         former = self.apps.get(app.app_id)
         mine = self._pools_of(app.app_id)
         gone = self._gone(app, mine)
+        # Before anything is changed: what fails here changes nothing.
+        begin = [spec.pool_id for spec in app.pools if spec.pool_id not in mine]
+        epochs = {pool_id: self._store.next_epoch() for pool_id in begin}
         cursors = self._save_version(app, token, mine, gone)
         for pool_id, host in mine.items():
             self._overridden.pop(pool_id, None)
@@ -258,34 +289,39 @@ class Apps:
             if spec.pool_id in mine:
                 mine.pop(spec.pool_id).redeploy(spec, recreate=recreate)
             else:
-                self._add_pool(spec, self._store.next_epoch())
+                self._add_pool(spec, epochs[spec.pool_id])
         for pool_id, host in mine.items():
             if pool_id in gone:
                 self._leave(host)
             else:
-                host.redeploy(self._of_variant(self._variants[pool_id]), recreate=recreate)
+                variant = self._variants[pool_id]
+                base = self.specs[variant.base_pool_id]
+                host.redeploy(self._of_variant(variant, base), recreate=recreate)
         self._clockwork.start(app.pools, app.deployed_at, cursors)
 
     def _gone(self, app: AppSpec, pools: Iterable[str]) -> set[str]:
-        """Those pools that the new version of the app has no function for."""
-        with_pool = {spec.pool_id for spec in app.pools if not spec.is_template}
-        bases = {spec.pool_id for spec in app.pools}
-        return {
-            pool_id
-            for pool_id in pools
-            if (
-                pool_id not in with_pool
-                if (variant := self._variants.get(pool_id)) is None
-                else variant.base_pool_id not in bases
-            )
-        }
+        """Pools that the new version has no function for, or none that takes their options."""
+        bases = {spec.pool_id: spec for spec in app.pools}
+        return {pool_id for pool_id in pools if not self._stays(pool_id, bases)}
+
+    def _stays(self, pool_id: str, bases: Mapping[str, PoolSpec]) -> bool:
+        variant = self._variants.get(pool_id)
+        base = bases.get(pool_id if variant is None else variant.base_pool_id)
+        if base is None or variant is None:
+            return base is not None and not base.is_template
+        try:
+            self._of_variant(variant, base)
+        except InvalidError as error:
+            logger.warning("%s ends, for it contradicts the new version: %s", pool_id, error)
+            return False
+        return True
 
     def _save_version(
         self, app: AppSpec, token: str, mine: Mapping[str, PoolHost], gone: set[str]
     ) -> dict[str, float]:
         """All of it or nothing; returns when schedules last fired that go on, by pool."""
         app_id, data = app.app_id, encode(app)
-        crons = {spec.pool_id for spec in app.pools if isinstance(spec.config.schedule, Cron)}
+        crons = {spec.pool_id for spec in app.pools if self._goes_on(spec)}
         cursors = {i: at for i, at in self._store.cursors().items() if i.startswith(f"{app_id}/")}
         with self._store.transaction():
             for pool_id, host in mine.items():
@@ -298,14 +334,20 @@ class Apps:
             self._store.drop_old_code(app_id, VERSIONS_KEPT)
             self._store.save_app(app_id, data)
             self._store.delete_overrides(app_id)
-            for pool_id in set(cursors) - crons:  # Periods begin anew.
+            for pool_id in set(cursors) - crons:  # They begin anew.
                 self._store.delete_cursor(pool_id)
         return {pool_id: at for pool_id, at in cursors.items() if pool_id in crons}
 
+    def _goes_on(self, spec: PoolSpec) -> bool:
+        """Its schedule is the one it had: a `Cron` goes on; a `Period` or another `Cron` begins anew."""
+        former = self.specs.get(spec.pool_id)
+        schedule = spec.config.schedule
+        return isinstance(schedule, Cron) and former is not None and former.config.schedule == schedule
+
     def _leave(self, host: PoolHost) -> None:
         """Its function is gone: what waits may run; then the pool is forgotten as any that is not used."""
-        window = host.spec.config.autoscaler.scaledown_window
-        host.change_settings(AutoscalerSettings(scaledown_window=window))
+        settings = host.pool.scaling.settings
+        host.change_settings(settings.merged(min_containers=0, buffer_containers=0))
         self._added[host.spec.pool_id] = time.monotonic()
 
     def keep_packages(self) -> None:
@@ -357,14 +399,15 @@ class Apps:
             )
             self._store.save_app(app_id, encode(app))
             self._take_in(app, self._store.next_epoch())
-        for pool_id in self._pools_of(app_id):
-            self._added[pool_id] = time.monotonic()
+        self._pinned_asked[app_id] = time.monotonic()
         return self.apps[app_id]
 
     def is_there(self, app_id: str) -> bool:
         """Whether that app runs; an earlier version that was forgotten while it was idle is opened again."""
         name, pinned, version = app_id.partition(PINNED)
-        if pinned and app_id not in self.apps:
+        if app_id in self._pinned_asked:
+            self._pinned_asked[app_id] = time.monotonic()
+        elif pinned:
             with contextlib.suppress(NotFoundError):  # The app was stopped, or its code is kept no more.
                 self._pinned(self.deployed(name), int(version))
         return app_id in self.apps
@@ -438,9 +481,11 @@ class Apps:
         if app is None:
             return []
         # A deployed one may come again, and its containers be named anew.
-        self._store.delete_app(app_id, comes_again=app.opener is None)
+        comes_again = bool(app.version) or app.is_pinned
+        self._store.delete_app(app_id, comes_again=comes_again)
         del self.apps[app_id]
-        if app.opener is not None:
+        self._pinned_asked.pop(app_id, None)
+        if not comes_again:
             for pool_id in [i for i in self._used_numbers if i.startswith(f"{app_id}/")]:
                 del self._used_numbers[pool_id]
         mine = self._pools_of(app_id)
@@ -472,27 +517,40 @@ class Apps:
         self._overridden.update(dict.fromkeys(overrides))
         cursors = self._store.cursors()
         for app_id, data in self._store.apps().items():
-            app: AppSpec = decode(data)
-            self.apps[app_id] = app
-            self.specs.update((spec.pool_id, spec) for spec in app.pools)
-            if not app.is_pinned:
-                self._clockwork.start(app.pools, app.deployed_at, cursors)
-            for spec in app.pools:
-                if app.is_pinned:
-                    self._added[spec.pool_id] = time.monotonic()
-                if not spec.is_template:
-                    self._recover_pool(spec, found, overrides)
-        for data in self._store.variants().values():
-            variant: VariantSpec = decode(data)
-            if variant.base_pool_id in self.specs:
-                self._added[variant.pool_id] = time.monotonic()
-                self._variants[variant.pool_id] = variant
-                self._recover_pool(self._of_variant(variant), found, overrides)
-        for data in self._store.leavings().values():
-            leaving: PoolSpec = decode(data)
-            if leaving.app_id in self.apps and leaving.pool_id not in self.pools:
-                self._recover_pool(leaving, found, {})
-                self._leave(self.pools[leaving.pool_id])
+            with _logged(f"app {app_id} cannot be taken up again"):
+                self._recover_app(decode(data), found, overrides, cursors)
+        leavings = self._store.leavings()
+        for pool_id, data in self._store.variants().items():
+            with _logged(f"{pool_id} cannot be taken up again"):
+                variant: VariantSpec = decode(data)
+                base = self.specs.get(variant.base_pool_id)
+                self._variants[pool_id] = variant
+                if base is not None and pool_id not in leavings:
+                    self._recover_pool(self._of_variant(variant, base), found, overrides)
+                    self._added[pool_id] = time.monotonic()
+        for pool_id, data in leavings.items():
+            with _logged(f"{pool_id} cannot be taken up again"):
+                leaving: PoolSpec = decode(data)
+                if leaving.app_id in self.apps and pool_id not in self.pools:
+                    self._recover_pool(leaving, found, {})
+                    self._leave(self.pools[pool_id])
+
+    def _recover_app(
+        self,
+        app: AppSpec,
+        found: dict[str, Handle],
+        overrides: Mapping[str, AutoscalerSettings],
+        cursors: Mapping[str, float],
+    ) -> None:
+        self.apps[app.app_id] = app
+        self.specs.update((spec.pool_id, spec) for spec in app.pools)
+        if app.is_pinned:
+            self._pinned_asked[app.app_id] = time.monotonic()
+        else:
+            self._clockwork.start(app.pools, app.deployed_at, cursors)
+        for spec in app.pools:
+            if not spec.is_template:
+                self._recover_pool(spec, found, overrides)
 
     def _recover_pool(
         self, spec: PoolSpec, found: dict[str, Handle], overrides: Mapping[str, AutoscalerSettings]
@@ -500,6 +558,15 @@ class Apps:
         mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
         left = Left(overrides.get(spec.pool_id), mine, self._users.of(spec.pool_id))
         self._add_pool(spec, self._epoch, left)
+
+
+@contextlib.contextmanager
+def _logged(failure: str) -> Iterator[None]:
+    """One record that cannot be used must not keep the others from being so."""
+    try:
+        yield
+    except Exception:
+        logger.exception(failure)
 
 
 def _keep_packages(specs: Iterable[PoolSpec]) -> None:

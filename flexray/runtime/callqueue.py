@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from flexray.context import POSITIONS
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
@@ -253,11 +253,22 @@ class CallQueue:
     async def _check_is_back(self, pool: SpawnedPool) -> None:
         """The pool ended; forget it if one of its name has come since."""
         assert self._dispatcher is not None
+        controller = self._dispatcher.controller
         try:
-            await self._dispatcher.controller.pool_config.remote(pool.pool_id)
-        except RayError:
+            if pool.spec_data is not None:  # It may only have been forgotten.
+                await controller.open_pool.remote(pool.spec_data)
+            else:
+                await controller.pool_config.remote(pool.pool_id)
+        except RayTaskError as error:
+            if not isinstance(error.cause, NotFoundError):
+                raise
             raise InputCancelledError(
                 f"{pool.config.name} cannot be spawned: its app has ended", "start it, or deploy it, again"
+            ) from None
+        except RayError as error:
+            raise ExecutionError(
+                f"{pool.config.name} cannot be spawned now: {cause_of(error)}",
+                "try it again in a few seconds",
             ) from None
         if self._pool_of.get(pool.pool_id) is pool:
             del self._pool_of[pool.pool_id]

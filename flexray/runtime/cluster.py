@@ -38,7 +38,8 @@ class NodeView(NamedTuple):
     is_head: bool
     total: dict[str, float]
     """Ray's resources: `CPU`, `GPU`, `memory` in bytes, and others."""
-    free: dict[str, float]
+    free: dict[str, float] | None
+    """None: that cannot be asked from here."""
 
 
 class ClusterView(NamedTuple):
@@ -85,7 +86,7 @@ def _nodes() -> list[NodeView]:
             address=node["NodeManagerAddress"],
             is_head="node:__internal_head__" in node["Resources"],
             total=_own(node["Resources"]),
-            free=_own(free.get(node["NodeID"], {})),
+            free=_own(free[node["NodeID"]]) if node["NodeID"] in free else None,
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
@@ -100,7 +101,9 @@ def _free_by_node() -> dict[str, dict[str, float]]:
     """What nobody has taken, by node; Ray's public call gives only the sum."""
     from ray._private.state import available_resources_per_node  # noqa: PLC0415  # May move in a later Ray.
 
-    free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    free: dict[str, dict[str, float]] = {}
+    with contextlib.suppress(RayError):  # A client (`ray://`) cannot ask.
+        free = available_resources_per_node()  # type: ignore[no-untyped-call]
     return free
 
 

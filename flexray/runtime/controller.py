@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -55,6 +56,7 @@ KEEP_LEARNED_EVERY_S = 30.0
 FORESEEN_S = 600.0
 """How long before a tick its pool is told of it: longer than any start takes."""
 WATCH_S = 600.0
+END_AFTER_S = 10.0
 SILENT_FALLBACK_S = 60.0
 """A silent process of which Ray knows nothing is taken for dead after this long."""
 
@@ -188,10 +190,14 @@ class Controller:
             host.handle(ContainerRetired(container_id))
 
     async def end(self) -> None:
-        """End every container; what is deployed stays in the store. Whoever asked ends this actor then."""
+        """End every container; what is deployed stays in the store. Whoever asked ends this actor then.
+
+        If it does not, this process ends by itself, and Ray starts it again.
+        """
         for task in self._tasks:
             task.cancel()
         await self._apps.end()
+        asyncio.get_running_loop().call_later(END_AFTER_S, os._exit, 1)
 
     # Pools.
 
@@ -305,7 +311,7 @@ class Controller:
     def _tick_pool(self, host: PoolHost) -> None:
         """The next event wakes it where it is idle: hundreds of pools that nobody calls cost nothing."""
         if host.is_idle:
-            self._awake.pop(host, None)
+            host.rest()
             return
         try:
             host.handle(Ticked())
@@ -332,20 +338,26 @@ class Controller:
         """Ask Ray whether the silent and the openers of apps live (protocol rule 5)."""
         while True:
             await asyncio.sleep(LIVENESS_EVERY_S)
-            self._users.forget_where(self._has_nothing)
-            leaving = await asyncio.get_running_loop().run_in_executor(None, leaving_nodes)
-            for host in list(self._awake) if leaving else ():
-                host.leave_nodes(leaving)
-            silent = {i for host in self._awake for i in host.pool.silent()}
-            openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
-            recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]
-            expected = {process for pool_id in recovering for process in self._users.of(pool_id)}
-            for process in sorted(silent | openers | expected):
-                try:
-                    if await self._is_dead(process, silent=process in silent):
-                        await self._lose_process(process)
-                except Exception:
-                    logger.exception("about process %s", process)
+            try:
+                await self._look_after_lives()
+            except Exception:  # The disk is full, say.
+                logger.exception("whether others live was not seen to")
+
+    async def _look_after_lives(self) -> None:
+        self._users.forget_where(self._has_nothing)
+        leaving = await asyncio.get_running_loop().run_in_executor(None, leaving_nodes)
+        for host in list(self._awake) if leaving else ():
+            host.leave_nodes(leaving)
+        silent = {i for host in self._awake for i in host.pool.silent()}
+        openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
+        recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]
+        expected = {process for pool_id in recovering for process in self._users.of(pool_id)}
+        for process in sorted(silent | openers | expected):
+            try:
+                if await self._is_dead(process, silent=process in silent):
+                    await self._lose_process(process)
+            except Exception:
+                logger.exception("about process %s", process)
 
     def _has_nothing(self, pool_id: str, process: str) -> bool:
         """Whoever has had nothing for a minute is not waited for after a restart."""
@@ -361,12 +373,12 @@ class Controller:
         return alive is False
 
     async def _lose_process(self, process: str) -> None:
-        self._users.forget_process(process)
         for host in self._pools.values():
             host.lose_dispatcher(process)
         for app in [app for app in self._apps.apps.values() if app.opener == process]:
             logger.info("app %s ends: the process that opened it is gone", app.name)
             await self.close_app(app.app_id)
+        self._users.forget_process(process)
 
 
 ControllerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.

@@ -12,9 +12,10 @@ from collections import deque
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from flexray.errors import ExecutionError
+from flexray.output import last_written
 from flexray.runtime.head import find_logs
 from flexray.runtime.logstore import Printed
 
@@ -24,6 +25,8 @@ ANSWER_S = 30.0
 AGAIN_S = 1.0
 FLUSH_S = 2.0
 """How long the end of the container waits for its last lines to be kept."""
+LINE_MAX = 8192
+"""A line without an end is cut after so many characters."""
 KEPT_CHARACTERS = 1 << 20
 """While the logs cannot be reached; the oldest lines go first."""
 
@@ -49,12 +52,16 @@ class Journal:
         key = (threading.get_ident(), stream)
         with self._lock:
             whole, newline, rest = (self._partial.pop(key, "") + text).rpartition("\n")
-            if rest:
-                self._partial[key] = rest
             if newline:
                 self._add(stream, whole)
+            rest = last_written(rest)
+            if len(rest) > LINE_MAX:
+                self._add(stream, rest)
+            elif rest:
+                self._partial[key] = rest
 
     def _add(self, stream: str, text: str) -> None:
+        text = text.encode("utf-8", "replace").decode()  # Names of files may have what no text has.
         self._lines.append(Printed(*self._of, time.time(), stream, text))
         self._size += len(text)
         while self._size > KEPT_CHARACTERS and len(self._lines) > 1:
@@ -83,13 +90,24 @@ class Journal:
             try:
                 self._send(ANSWER_S)
             except (RayError, ExecutionError) as error:
+                if isinstance(error, RayTaskError) and not isinstance(error.cause, ExecutionError):
+                    self._drop()
                 if isinstance(error, ActorDiedError):
                     self._logs = None  # Somebody has ended it: the next look starts another.
                 time.sleep(AGAIN_S)
                 self._come.set()
 
+    def _drop(self) -> None:
+        """The log store cannot take these lines, now or later."""
+        with self._lock:
+            self._lost += len(self._lines)
+            self._lines.clear()
+            self._size = 0
+
     def _send(self, timeout_s: float) -> None:
-        with self._sending:
+        if not self._sending.acquire(timeout=timeout_s):
+            return  # Others are on their way since long.
+        try:
             with self._lock:
                 lines, self._lines, self._size = self._lines, deque(), 0
                 lost, self._lost = self._lost, 0
@@ -104,3 +122,5 @@ class Journal:
                     self._lines.extendleft(reversed(lines))
                     self._size += sum(len(line.text) for line in lines)
                 raise
+        finally:
+            self._sending.release()

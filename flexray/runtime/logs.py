@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from flexray.errors import ExecutionError
 from flexray.runtime.database import state_file
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import cluster_id
@@ -61,9 +62,10 @@ class Logs:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.wrap_future(
-                self._writer.submit(lambda: self._store.drop_before(time.time() - KEPT_S))
-            )
+            with contextlib.suppress(ExecutionError):  # The disk is full, say: the next time, then.
+                await asyncio.wrap_future(
+                    self._writer.submit(lambda: self._store.drop_before(time.time() - KEPT_S))
+                )
             await asyncio.sleep(SWEEP_EVERY_S)
 
 

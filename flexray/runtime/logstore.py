@@ -91,14 +91,13 @@ class LogStore(Database):
         self._sizes = dict(self._run("SELECT app, sum(length(text)) FROM lines GROUP BY app"))
 
     def _drop_oldest(self, app: str) -> None:
-        excess, last = self._sizes[app] - KEPT_CHARACTERS * 3 // 4, 0
-        for number, size in self._run("SELECT id, length(text) FROM lines WHERE app = ? ORDER BY id", app):
-            if excess <= 0:
+        sizes = self._run("SELECT id, length(text) FROM lines WHERE app = ? ORDER BY id", app)
+        self._sizes[app] = sum(size for _, size in sizes)  # Writes that failed were counted, too.
+        for number, size in sizes:
+            if self._sizes[app] <= KEPT_CHARACTERS * 3 // 4:
+                self._run("DELETE FROM lines WHERE app = ? AND id < ?", app, number)
                 break
-            excess -= size
             self._sizes[app] -= size
-            last = number
-        self._run("DELETE FROM lines WHERE app = ? AND id <= ?", app, last)
 
 
 _SELECT = "SELECT id, app, function, container, at, stream, text FROM lines"

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import BinaryIO, TextIO
 
-from flexray.output import Stream
+from flexray.output import Stream, last_written
 
 STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
 
+LINE_MAX = 8192
+"""A line without an end is cut after so many characters."""
 KEPT_CHARACTERS = 1 << 20
 """Per dispatcher, while nobody fetches it; the oldest lines go first."""
 
@@ -79,7 +81,10 @@ class Capture:
         lines, newline, rest = whole.rpartition("\n")
         if newline:
             self._add(dispatcher_id, stream, lines + newline)
-        if rest:
+        rest = last_written(rest)
+        if len(rest) > LINE_MAX:
+            self._add(dispatcher_id, stream, rest + "\n")
+        elif rest:
             self._partial[dispatcher_id, stream] = rest
 
     def _keep_early(self, early: deque[tuple[Stream, str]], stream: Stream, text: str) -> bool:

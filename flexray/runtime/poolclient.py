@@ -502,7 +502,10 @@ class PoolClient:
     # To the controller.
 
     def _take_reply(self, report: Report, result: Any) -> None:
-        if isinstance(result, RayTaskError):
+        if isinstance(result, RayTaskError) and isinstance(result.cause, ExecutionError):
+            self._tell(f"the controller cannot work: {result.cause.sentence()}")  # It may be able to later.
+            self._take(ReportFailed(report.number))
+        elif isinstance(result, RayTaskError):
             self._take(ReportReleased(report.number))
             self.give_up(
                 ExecutionError(
@@ -540,6 +543,7 @@ class PoolClient:
             self._version_asked = None
             if isinstance(config, FunctionConfig):
                 self._version = version
+                self._gathers = config.batching is not None
                 with self._lock:
                     self._dispatch.configure(**_dispatch_options(config))
 

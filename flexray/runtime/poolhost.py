@@ -139,6 +139,8 @@ class PoolHost:
 
     async def report(self, report: Report) -> Any:
         """Park a report until it is answered: (reply, new handles), or None where a newer one released it."""
+        if self.closed:
+            return None
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._parked[report.dispatcher_id, report.number] = answer
         self._held[report.dispatcher_id] = frozenset(lease.number for lease in report.held)
@@ -189,6 +191,12 @@ class PoolHost:
         self._parked.clear()
         for container_id in list(self.pool.ledger.containers):
             self._run(self._end(container_id))
+
+    def rest(self) -> None:
+        """It is idle: nothing is to be said of it, and it needs no ticks until something happens."""
+        self.say(None)
+        self._held.clear()
+        self._awake.pop(self, None)
 
     @property
     def is_idle(self) -> bool:

@@ -32,9 +32,11 @@ class Probe:
     def load(self, specs: Sequence[bytes]) -> list[Problem]:
         """What is wrong with each of these that cannot be loaded."""
         problems: list[Problem] = []
+        before = dict(os.environ)
         for data in specs:
             spec: PoolSpec = decode(data)
-            os.environ.update(spec.config.env)
+            os.environ.clear()
+            os.environ.update({**before, **spec.config.env})
             apply_import_paths(spec.import_paths)
             try:
                 unpack_function(spec.code)

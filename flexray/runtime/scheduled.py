@@ -56,12 +56,18 @@ class Clockwork:
     def run_due(self) -> None:
         """Fire what is due now; what nobody could fire in time is told."""
         for due in self.schedules.due(self._clock()):
+            task = asyncio.get_running_loop().create_task(self._take(due))
+            self._firing.add(task)
+            task.add_done_callback(self._firing.discard)
+
+    async def _take(self, due: Due) -> None:
+        try:
             if due.missed:
                 self._note_missed(due)
             else:
-                task = asyncio.get_running_loop().create_task(self._fire(due))
-                self._firing.add(task)
-                task.add_done_callback(self._firing.discard)
+                await self._fire(due)
+        except Exception:
+            logger.exception("a tick of %s was lost", due.pool_id)
 
     async def _fire(self, due: Due) -> None:
         """Spawn the function; the call's id is that of the tick, so whatever happens there is one call."""

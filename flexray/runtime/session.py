@@ -95,7 +95,7 @@ class Session:
     def _close(self) -> None:
         self._connection = None
         self.dispatcher.close()
-        with contextlib.suppress(ray.exceptions.RayError):  # Else its silence is noticed, seconds later.
+        with contextlib.suppress(Exception):  # Else its silence is noticed, seconds later.
             ray.get(self.dispatcher.controller.leave.remote(self.process), timeout=LEAVE_S)
 
     @property

@@ -28,8 +28,8 @@ class Users:
         """It reports to this pool; a second time changes nothing."""
         users = self._by_pool.setdefault(pool_id, {})
         if process not in users:
-            users[process] = None
             self._store.save_dispatcher(f"{process} {pool_id}")
+            users[process] = None
 
     def forget(self, pool_id: str) -> None:
         """The pool is gone."""
@@ -39,12 +39,13 @@ class Users:
     def forget_process(self, process: str) -> None:
         """It is dead."""
         for pool_id, users in self._by_pool.items():
-            if users.pop(process, "") is None:
+            if process in users:
                 self._store.delete_dispatcher(f"{process} {pool_id}")
+                del users[process]
 
     def forget_where(self, has_nothing: Callable[[str, str], bool]) -> None:
         """Forget each process at each pool of which that is true: it need not even report."""
         for pool_id, users in self._by_pool.items():
             for process in [one for one in users if has_nothing(pool_id, one)]:
-                del users[process]
                 self._store.delete_dispatcher(f"{process} {pool_id}")
+                del users[process]

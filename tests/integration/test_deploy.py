@@ -339,6 +339,45 @@ def test_a_handle_sees_what_a_newer_version_has(name: str) -> None:
     assert one.plus.remote(1) == 1
 
 
+def test_options_that_contradict_a_new_version_end_with_it_and_harm_nobody_else(name: str) -> None:
+    shop(name, 1).deploy()
+    varied = price_of(name).with_options(min_containers=2)
+    assert varied.remote(1) == (1, 2)
+    shop(name, 2, max_containers=1).deploy()
+    assert price_of(name).remote(1) == (2, 2)
+    with pytest.raises(InvalidError, match="min_containers"):
+        price_of(name).with_options(min_containers=2).remote(1)
+    kill_controller()
+    assert price_of(name).remote(2) == (2, 4)
+    assert price_of(name).with_options(timeout=9).remote(1) == (2, 2)
+
+
+def test_a_function_that_was_removed_keeps_its_maximum(name: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    app = flexray.App(name)
+    app.function(cpu=0, max_containers=1, name="alone")(gate.enter)
+    app.deploy()
+    alone = flexray.Function.from_name(name, "alone")
+    waiting = calls(alone, range(4))
+    wait_until(lambda: gate.entered and alone.get_current_stats().backlog == 3)
+    shop(name, 2).deploy()
+    gate.open()
+    assert len(set(results(waiting))) == 1
+
+
+def test_handles_to_an_earlier_version_work_after_it_was_forgotten(name: str) -> None:
+    shop(name, 1, scaledown_window=2).deploy()
+    shop(name, 2).deploy()
+    model, price = flexray.Cls.from_name(name, "Model", version=1), price_of(name, version=1)
+    assert model(factor=2).times.remote(1) == (1, 2)
+    assert price.remote(1) == (1, 2)
+    ray.get(controller().__ray_call__.remote(lambda own: own._apps._take_out(f"{name}@1") and None))
+    assert model(factor=5).times.remote(1) == (1, 5)
+    assert price.with_options(timeout=9).remote(1) == (1, 2)
+    ray.get(controller().__ray_call__.remote(lambda own: own._apps._take_out(f"{name}@1") and None))
+    assert price.update_autoscaler(max_containers=3).max_containers == 3
+
+
 def test_an_earlier_version_that_nobody_uses_is_forgotten_and_comes_again(name: str) -> None:
     for version in (1, 2):
         shop(name, version, scaledown_window=2).deploy()

@@ -156,7 +156,8 @@ class Checks:
         world = self.world
         if any(c.alive and c.placed and not c.ready for c in world.containers.values()):
             return  # It was needed when it was started, and ends when it is ready.
-        if world.is_steady and not world.open_inputs and world.now > world.over_after:
+        over = not world.open_inputs and world.now > world.over_after
+        if world.is_steady and over and not world.a_node_left:
             last_at = max(world.settled_at, world.ready_at, world.ran_at)
             late_s = world.now - last_at - world.settings.scaledown_window
             if (

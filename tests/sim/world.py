@@ -317,7 +317,12 @@ class World:
         assert self.pool is not None
         over = not self.open_inputs and self.now - self.settled_at > REPORTED_WITHIN_S
         leaving = len(self.pool.ledger.draining) + self.pool.ledger.count(State.STOPPING)
-        if over and self.is_steady and not self.a_node_left and self.live - leaving > self.settings.min_containers:
+        if (
+            over
+            and self.is_steady
+            and not self.a_node_left
+            and self.live - leaving > self.settings.min_containers
+        ):
             self.needless_starts += 1
         maximum = self.pool.scaling.settings.max_containers
         outdated = sum(

@@ -15,8 +15,10 @@ from flexray.core.events import (
     ContainerReady,
     ContainerRetired,
     DispatcherLost,
+    GiveUp,
     Lease,
     LeaseReleased,
+    NodeLeaving,
     NoticeChanged,
     ReleaseLease,
     Reply,
@@ -418,3 +420,71 @@ def test_a_pool_is_told_when_its_schedule_fires(told: list[float | None], starts
     hand.now = 99.0
     hand.tell(Ticked())
     assert len(hand.of(StartContainer)) == starts
+
+
+def idle_hand(count: int, **config: Any) -> Hand:
+    """So many containers that are ready and idle, which nothing keeps."""
+    hand = Hand(settings={"min_containers": count}, **config)
+    hand.tick()
+    for number in range(1, count + 1):
+        hand.tell(ContainerPlaced(f"f#{number}", f"node{number % 2}"))
+        hand.tell(ContainerReady(f"f#{number}"))
+    hand.tell(SettingsChanged(AutoscalerSettings()))
+    return hand
+
+
+def test_idle_containers_are_given_up_for_others_down_to_what_is_needed() -> None:
+    hand = idle_hand(4)
+    hand.tell(GiveUp(3))
+    assert len(hand.of(StopContainer)) == 3
+    assert str(hand.pool.scaling.decisions[-1]).startswith("4 -> 1: 3 containers ended, idle for")
+    hand.tell(GiveUp(3))
+    assert len(hand.of(StopContainer)) == 1
+    assert not hand.of(StartContainer)  # It would come back at once.
+    kept = idle_hand(4)
+    kept.tell(SettingsChanged(AutoscalerSettings(min_containers=3)))
+    kept.tell(GiveUp(3))
+    assert len(kept.of(StopContainer)) == 1
+
+
+def test_what_is_in_use_is_never_given_up() -> None:
+    hand = hand_with_a_lease()
+    hand.tell(GiveUp(1))
+    assert not hand.of(StopContainer)
+
+
+def test_what_is_in_use_on_a_node_that_will_go_serves_until_it_is_replaced() -> None:
+    hand = hand_with_a_lease()
+    hand.tell(NodeLeaving("f#1"))
+    assert hand.of(StartContainer) == [StartContainer("f#2")]
+    hand.tell(NodeLeaving("f#1"))  # Told again and again.
+    assert not hand.effects
+    hand.ready("f#2")
+    hand.park(assigned=0, held=())
+    assert hand.of(StopContainer) == [StopContainer("f#1", placed=True)]
+
+
+def test_what_is_idle_on_a_node_that_will_go_ends_without_another() -> None:
+    hand = idle_hand(1)
+    hand.tell(NodeLeaving("f#1"))
+    assert hand.of(StopContainer) == [StopContainer("f#1", placed=True)]
+    assert not hand.of(StartContainer)
+
+
+def test_what_is_kept_warm_on_a_node_that_will_go_is_replaced_first() -> None:
+    hand = idle_hand(1)
+    hand.tell(SettingsChanged(AutoscalerSettings(min_containers=1)))
+    hand.tell(NodeLeaving("f#1"))
+    assert (hand.of(StartContainer), hand.of(StopContainer)) == ([StartContainer("f#2")], [])
+    hand.ready("f#2")
+    assert hand.of(StopContainer) == [StopContainer("f#1", placed=True)]
+
+
+def test_of_containers_that_are_idle_for_as_long_the_one_on_the_emptiest_node_goes_first() -> None:
+    hand = idle_hand(5)  # Three on node1, two on node0.
+    stopped = []
+    for _ in range(4):
+        hand.tell(GiveUp(1))
+        stopped += [effect.container_id for effect in hand.of(StopContainer)]
+        hand.tell(ContainerLost(stopped[-1], "stopped"))
+    assert set(stopped[:2]) == {"f#2", "f#4"}
