@@ -17,6 +17,7 @@ from flexray.app import App
 from flexray.cli import logs
 from flexray.cli.loading import find_app, load_file, load_module, split_target
 from flexray.cli.printing import AsJson, ago, say, say_json, table
+from flexray.errors import InvalidError
 
 app = typer.Typer(help="Deployed apps of this cluster.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -100,6 +101,8 @@ def _deploy(text: str, name: str | None, strategy: Strategy, as_module: bool, as
     source, variable = split_target(text)
     module = load_module(source) if as_module else load_file(source)
     found: App = find_app(module, variable, source)
+    if name == "":
+        raise InvalidError("--name is empty", "leave it out for the app's own name")
     backend.connect(join=True)  # A Ray of this command's own would end with it, and the app with that.
     found.deploy(name, strategy=strategy.value)
     deployed = name or found.name

@@ -7,6 +7,7 @@ one object for each print.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -22,10 +23,14 @@ from flexray.output import is_terminal
 
 READ_AT_ONCE = 1000
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f\u202a-\u202e\u2066-\u2069]|\x1b(?!\\[[0-9;]*m)")
+"""What would do something to the terminal, but for colors."""
 _COLORS = {"stderr": "\x1b[33m", "failure": "\x1b[31m"}
 
 Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is printed, until Ctrl-C.")]
-Lines = Annotated[int, typer.Option("-n", "--lines", help="How many prints, the newest.", min=0)]
+Lines = Annotated[
+    int, typer.Option("-n", "--lines", help="How many prints, the newest.", min=0, max=10_000_000)
+]
 Since = Annotated[str | None, typer.Option(metavar="AGO", help="Only what is newer: 90s, 15m, 2h or 1d ago.")]
 
 
@@ -46,8 +51,9 @@ def show(
     if not found:
         _check_known(connected, app, function, container)
     last = _print(found, as_json)
-    if not (found or follow or as_json):
-        print(f"nothing of {container or app} is kept", file=sys.stderr)  # noqa: T201  # It is no log line.
+    if lines and not (found or follow or as_json):
+        when = "" if since is None else f" of the last {since}"
+        print(f"nothing of {container or app}{when} is kept", file=sys.stderr)  # noqa: T201  # It is no log line.
     if not found and follow:
         newest = connected.ask_logs("newest", (app, None, None, None), 1)
         last = newest[0][0] if newest else 0
@@ -88,17 +94,18 @@ def _print(found: Iterable[tuple[int, Any]], as_json: bool) -> int:
                 )
             )
         else:
-            _print_lines(function, container, at, stream, text)
+            _print_lines(container, at, stream, text)
     return last
 
 
-def _print_lines(function: str, container: str, at: float, stream: str, text: str) -> None:
+def _print_lines(container: str, at: float, stream: str, text: str) -> None:
     when = datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006  # As the clock here shows it.
-    name = f"{function}#{container.rpartition('#')[2]}"
+    name = container.partition("/")[2]
     color, plain = "", ""
     if is_terminal(sys.stdout):
         when, name, plain = f"\x1b[2m{when}\x1b[0m", f"\x1b[36m{name}\x1b[0m", "\x1b[0m"
         color = _COLORS.get(stream, "")
+        text = _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
     for line in text.split("\n"):
         say(f"{when} {name} | {color}{line}{plain if color else ''}")
 

@@ -10,11 +10,13 @@ its own traceback, without FlexRay's frames around it.
 | an exception in the user's code | the user's traceback | 1 |
 | FlexRay could not do it | the sentence and its hint | 1 |
 | Ctrl-C | "stopped" | 130 |
+| the reader of its output is gone | nothing | 1 |
 | sys.exit in the user's code | what Python shows | what it said |
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 import traceback
@@ -34,6 +36,9 @@ def report(error: BaseException) -> int:
         # Over the ^C that the terminal shows.
         _print("\r\x1b[2Kstopped" if is_terminal(sys.stderr) else "stopped")
         return 130
+    if isinstance(error, BrokenPipeError):  # Whoever read the output, as `head` does, has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     failure = traceback.TracebackException.from_exception(error)
     if isinstance(error, SyntaxError) and _is_of_a_file(error, failure):
         _print_syntax_error(error)

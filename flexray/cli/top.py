@@ -65,7 +65,7 @@ def _drawn(view: Any, pools: list[Any]) -> RenderableType:
     idle = len(pools) - len(busy)
     head = Text(
         f"{sum(pool.waiting for pool in pools):,} waiting, {sum(pool.running for pool in pools):,} running, "
-        f"{len(view.containers)} containers on {len(view.nodes)} nodes"
+        f"{_count(len(view.containers), 'container')} on {_count(len(view.nodes), 'node')}"
     )
     parts: list[Any] = [head, Text(), _pool_table(busy)]
     if idle:
@@ -75,14 +75,19 @@ def _drawn(view: Any, pools: list[Any]) -> RenderableType:
     return Group(*parts, Text(), drawn_table(NODE_COLUMNS, node_rows(view), NODE_COLUMNS[2:]))
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def _pool_table(pools: list[Any]) -> Table:
-    numbers = ("waiting", "running", *STATES)
+    states = [state for state in STATES if any(pool.containers.get(state) for pool in pools)]
+    numbers = ("waiting", "running", *states)
     rows = [
         (
             pool.pool_id,
             f"{pool.waiting:,}",
             f"{pool.running:,}",
-            *[pool.containers.get(state, 0) or "-" for state in STATES],
+            *[pool.containers.get(state, 0) or "-" for state in states],
             pool.why,
         )
         for pool in pools

@@ -602,15 +602,13 @@ def _deployment(app: AppSpec, current: int) -> Deployment:
     )
 
 
-def similar(
-    name: str, known: Iterable[str], introduction: str, none: str = "deploy it with `flexray deploy FILE`"
-) -> str:
-    """A hint: what is close to the name, or else all that there is, or else `none`."""
+def similar(name: str, known: Iterable[str], introduction: str) -> str:
+    """A hint: what is close to the name, or else all that there is."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    return f"{introduction} {', '.join(names[:10])}" if names else none
+    return f"{introduction} {', '.join(names[:10])}" if names else "deploy it with `flexray deploy FILE`"
 
 
 def not_running(pool_id: str) -> Exception:

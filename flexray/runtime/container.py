@@ -237,6 +237,8 @@ class BaseContainer:
         """Called by whatever ran the batch, on its thread."""
         work = job.work
         assert self._spec is not None
+        if self._journal is not None:
+            self._journal.end_line()
         with self._lock:
             if job.ended:
                 return

@@ -21,13 +21,13 @@ from flexray.core.events import ContainerRetired, GiveUp, Report, Ticked, TickEx
 from flexray.core.ledger import State
 from flexray.core.pool import SHARING_TICK_S, TICK_S
 from flexray.errors import NotFoundError
-from flexray.runtime.apps import Apps, not_running, similar
+from flexray.runtime.apps import Apps, not_running
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
 from flexray.runtime.liveness import is_alive, leaving_nodes
 from flexray.runtime.metrics import Metrics
 from flexray.runtime.poolhost import PoolHost
-from flexray.runtime.room import give_ups
+from flexray.runtime.room import Room
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
@@ -74,6 +74,7 @@ class Controller:
         self._pools, self._awake = self._apps.pools, self._apps.awake
         self._began_at = time.time()
         self._metrics = Metrics()
+        self._room = Room()
         self._unknown_since: dict[str, float] = {}
         found = _containers_in_ray()
         self._apps.recover(found)
@@ -179,10 +180,9 @@ class Controller:
         """
         host = self._pools.get(container_id.rpartition("#")[0])
         if host is None or container_id not in host.pool.ledger.containers:
-            known = [i for one in self._pools.values() for i in one.pool.ledger.containers]
             raise NotFoundError(
                 f"there is no container {container_id!r:.90}",
-                similar(container_id, known, "there is", "none runs now"),
+                "it may have ended; `flexray container list` shows those that run",
             )
         if now:
             await host.kill(container_id)
@@ -296,7 +296,7 @@ class Controller:
             host = self._pools.get(pool_id)
             if host is not None and (tick - now < FORESEEN_S or host in self._awake):
                 host.handle(TickExpected(tick - now))
-        for pool_id, count in give_ups(list(self._awake)).items():
+        for pool_id, count in self._room.give_ups(list(self._awake)).items():
             self._pools[pool_id].handle(GiveUp(count))
         self._metrics.observe(self._awake)
 

@@ -112,6 +112,10 @@ def _not_started(what: str, error: Exception) -> ExecutionError:
     """Ray tells its traceback as text, with our own error at the end where it was one."""
     _, own, told = str(error).rpartition(f"{ExecutionError.__module__}.{ExecutionError.__qualname__}: ")
     sentence, _, hint = told.partition("\n\nhint: ")
+    if not own and "never ran" in str(error):
+        return ExecutionError(
+            f"{what} was ended while it started", "somebody ran `flexray shutdown`, perhaps; try it again"
+        )
     return ExecutionError(
         f"{what} does not start on the head node: {sentence if own else cause_of(error)}",
         hint.strip() if own else "the head node needs the same version of flexray as this process",

@@ -60,6 +60,13 @@ class Journal:
             elif rest:
                 self._partial[key] = rest
 
+    def end_line(self) -> None:
+        """An input on this thread is over: what it left without a newline is a line."""
+        thread = threading.get_ident()
+        with self._lock:
+            for key in [key for key in self._partial if key[0] == thread]:
+                self._add(key[1], self._partial.pop(key))
+
     def _add(self, stream: str, text: str) -> None:
         text = text.encode("utf-8", "replace").decode()  # Names of files may have what no text has.
         self._lines.append(Printed(*self._of, time.time(), stream, text))

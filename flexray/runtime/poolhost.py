@@ -45,10 +45,12 @@ from flexray.core.pool import Pool, PoolConfig
 from flexray.core.scaling import Scaling
 from flexray.errors import ContainerStartError, ExecutionError
 from flexray.runtime.deaths import cause_of
+from flexray.runtime.head import find_logs
 from flexray.runtime.launcher import Handle, Launcher
+from flexray.runtime.logstore import Printed
 from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, infeasible, shape
-from flexray.runtime.wire import EXIT_GRACE_S, ContainerInfo, LoadAnswer, PoolInfo, PoolSpec, encode
+from flexray.runtime.wire import EXIT_GRACE_S, PINNED, ContainerInfo, LoadAnswer, PoolInfo, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
 
@@ -286,8 +288,21 @@ class PoolHost:
                 return
 
     def _lost(self, container_id: str, cause: str) -> None:
+        container = self.pool.ledger.containers.get(container_id)
+        expected = container is None or container.state is State.STOPPING
+        if self.spec.is_logged and not expected and not self.closed:
+            self._run(self._log_death(container_id, cause))
         self._handles.pop(container_id, None)
         self.handle(ContainerLost(container_id, cause))
+
+    async def _log_death(self, container_id: str, cause: str) -> None:
+        """What it printed last may be missing in the log, and whoever reads that should know why."""
+        app = self.spec.app_id.partition(PINNED)[0]
+        text = f"the container died: {cause}"
+        line = Printed(app, self.spec.function_name, container_id, time.time(), "failure", text)
+        with contextlib.suppress(RayError, ExecutionError):
+            logs = await asyncio.get_running_loop().run_in_executor(None, find_logs)
+            await logs.add.remote([line])
 
     async def _stop(self, container_id: str, *, placed: bool) -> None:
         handle = self._handles.get(container_id)

@@ -17,6 +17,8 @@ from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, infeasible
 from flexray.runtime.poolhost import PoolHost
 
+AGAIN_S = 5.0
+"""Containers end, Ray places others and their processes start before more is given up for the same shape."""
 NO_ROOM_S = 1.0
 """Ray has not placed a launch for so long: there is no room for it."""
 
@@ -24,32 +26,41 @@ Shape = tuple[tuple[tuple[str, float], ...], tuple[str, ...]]
 """(resource and amount, sorted; kinds of GPU, if they matter) of one container."""
 
 
-def give_ups(hosts: Sequence[PoolHost]) -> dict[str, int]:
-    """Idle containers to stop now, by pool."""
-    now = time.monotonic()
-    waiting: dict[Shape, list[PoolHost]] = {}
-    for host in hosts:
-        if _lacks_room(host, now):
-            waiting.setdefault(_shape(host.spec.config.resources), []).append(host)
-    if not waiting:
-        return {}
-    nodes = known_nodes()
-    needs = {host: _need(host, now) for host in hosts}
-    found: dict[str, int] = {}
-    for shape, lacking in waiting.items():
-        if infeasible(actor_options(lacking[0].spec.config.resources, nodes), nodes) is not None:
-            continue  # No node can ever hold it, whatever is given up.
-        donors = [
-            host
-            for host in hosts
-            if host not in lacking and _holds(_shape(host.spec.config.resources), shape)
-        ]
-        # What was given up a moment ago is on its way: launches that wait come first for that.
-        leaving = sum(host.pool.ledger.count(State.STOPPING) for host in donors)
-        shares = share([needs[host] for host in (*lacking, *donors)], room=0, unplaced=leaving)
-        for pool_id, count in shares.give_ups.items():
-            found[pool_id] = max(found.get(pool_id, 0), count)
-    return found
+class Room:
+    """Remembers for which shapes of containers room was made a moment ago."""
+
+    def __init__(self) -> None:
+        self._made_at: dict[Shape, float] = {}
+
+    def give_ups(self, hosts: Sequence[PoolHost]) -> dict[str, int]:
+        """Idle containers to stop now, by pool."""
+        now = time.monotonic()
+        waiting: dict[Shape, list[PoolHost]] = {}
+        for host in hosts:
+            if _lacks_room(host, now):
+                waiting.setdefault(_shape(host.spec.config.resources), []).append(host)
+        self._made_at = {shape: at for shape, at in self._made_at.items() if now - at < AGAIN_S}
+        open_shapes = [shape for shape in waiting if shape not in self._made_at]
+        if not open_shapes:
+            return {}
+        nodes = known_nodes()
+        needs = {host: _need(host, now) for host in hosts}
+        found: dict[str, int] = {}
+        for shape in open_shapes:
+            lacking = waiting[shape]
+            if infeasible(actor_options(lacking[0].spec.config.resources, nodes), nodes) is not None:
+                continue  # No node can ever hold it, whatever is given up.
+            donors = [
+                host
+                for host in hosts
+                if host not in lacking and _holds(_shape(host.spec.config.resources), shape)
+            ]
+            shares = share([needs[host] for host in (*lacking, *donors)], room=0)
+            for pool_id, count in shares.give_ups.items():
+                found[pool_id] = max(found.get(pool_id, 0), count)
+            if shares.give_ups:
+                self._made_at[shape] = now
+        return found
 
 
 def _lacks_room(host: PoolHost, now: float) -> bool:

@@ -12,6 +12,7 @@ import importlib.metadata
 import logging
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,7 @@ from flexray.serialization import register_reference_type
 
 RESTART_TIMEOUT_S = 30.0
 RETRY_PAUSE_S = 0.1
+REACH_S = 5.0
 LEAVE_S = 0.5
 """How long the end of a process waits for the controller to take its slots back."""
 REACHED_S = 3.0
@@ -387,7 +389,26 @@ def join_ray() -> None:
         _start_ray("auto")
 
 
+def _check_reached() -> None:
+    """See that somebody answers at RAY_ADDRESS: Ray itself tries for many minutes.
+
+    Raises:
+        ExecutionError: Nobody does.
+    """
+    host, colon, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
+    if not (colon and port.isdigit()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ExecutionError(
+            f"no Ray cluster answers at {host}:{port}: {error}",
+            "check RAY_ADDRESS, and that the head node runs and can be reached from here",
+        ) from None
+
+
 def _start_ray(address: str | None) -> bool:
+    _check_reached()
     try:
         ray.init(address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:

@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 Run = Callable[..., tuple[int, str, str]]
 
 SHOP = """
+import os
 import sys
 import flexray
 
@@ -31,6 +32,8 @@ def price(x):
     print("warned", x, file=sys.stderr)
     if x == 13:
         raise ValueError("unlucky")
+    if x == 66:
+        os._exit(1)
     return 2 * x
 
 @app.cls(cpu=0, scaledown_window=2)
@@ -106,7 +109,10 @@ def test_what_containers_print_is_kept_with_failures_and_hooks(run: Run, name: s
     assert logged(run, "app", "logs", name, "-n", 1) == lines[-1:]
     assert logged(run, "app", "logs", name, "--since", "1h") == lines
     assert "price#1 | pricing 1\n" in run("container", "logs", f"{name}/price#1")[1]
-    assert f"nothing of {name}/Model#" not in run("container", "logs", f"{name}/Model#1")[2]
+    assert "Model#1 | closing\n" in run("container", "logs", f"{name}/Model#1")[1]
+    with pytest.raises(flexray.InputLostError):
+        price.with_options(at_most_once=True).remote(66)
+    wait_until(lambda: "the container died" in run("app", "logs", name)[1], timeout_s=20)
 
 
 def test_logs_are_followed(run: Run, cluster: Cluster, name: str) -> None:
