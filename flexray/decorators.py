@@ -196,10 +196,12 @@ def new_instance(cls: Any, parameters: Mapping[str, Any]) -> Any:
     A newer version of the class may have more of them than the parameter set knows: those are the defaults.
     """
     instance = cls.__new__(cls)
+    declared: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        for name, declared in vars(base).items():
-            if isinstance(declared, Parameter) and declared.has_default:
-                setattr(instance, name, declared.default)
+        declared.update(vars(base))
+    for name, value in declared.items():
+        if isinstance(value, Parameter) and value.has_default:
+            setattr(instance, name, value.default)
     for name, value in parameters.items():
         setattr(instance, name, value)
     return instance

@@ -77,6 +77,7 @@ def test_cpu_nodes_come_for_what_waits_and_all_of_them_go() -> None:
         seconds_until_gone("cpu", GONE_S)
 
 
+@pytest.mark.long
 @in_driver
 def test_gpu_nodes_come_for_what_waits_and_go() -> None:
     app = flexray.App("gpus")
