@@ -77,7 +77,7 @@ def decide(facts: Facts) -> Decision:
         target, rule = 0, Rule.INACTIVE
     if active:
         candidates = [_by_backlog(facts, lost)]
-        if not facts.single_use and not (_is_idle(facts) and facts.last_tail_s is not None):
+        if not facts.single_use:
             live = facts.ready + facts.starting + facts.unplaced
             hold = hold_containers(facts) if facts.demand else min(1, live)
             candidates.append((hold + lost, Rule.HOLD if hold > 1 else Rule.ONE, hold))

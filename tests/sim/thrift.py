@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 
 from flexray.config import AutoscalerSettings
 from flexray.core.events import (
+    ContainerLost,
     ContainerPlaced,
     ContainerReady,
+    GiveUp,
+    NodeLeaving,
     PoolEffect,
+    SettingsChanged,
     StartContainer,
     StopContainer,
     Ticked,
@@ -126,6 +130,60 @@ def idle_containers_make_way_for_inputs_that_wait() -> None:
     _promise(share(needs, 0, 2).give_ups == {}, "more is given up than wants a place")
 
 
+def _idle_pool(count: int) -> Pool:
+    """So many containers that are ready and idle, on two nodes in turn; nothing keeps them."""
+    pool = Pool(PoolConfig("f", 1, AutoscalerSettings(min_containers=count)), 0.0)
+    pool.handle(Ticked(), 0.0)
+    for number in range(1, count + 1):
+        pool.handle(ContainerPlaced(f"f#{number}", f"node {number % 2}"), 1.0)
+        pool.handle(ContainerReady(f"f#{number}"), 1.0)
+    pool.handle(SettingsChanged(AutoscalerSettings()), 1.0)
+    return pool
+
+
+def _stopped(effects: Sequence[PoolEffect]) -> list[str]:
+    return [effect.container_id for effect in effects if isinstance(effect, StopContainer)]
+
+
+def only_what_is_spare_is_given_up() -> None:
+    """A pool asked for room keeps its minimum, and starts nothing in the place of what it gave."""
+    pool = _idle_pool(4)
+    pool.scaling._active_at = 1.2  # As if an input had just been there.
+    pool.handle(SettingsChanged(AutoscalerSettings(min_containers=3)), 1.2)
+    given = _stopped(pool.handle(GiveUp(4), 1.3))
+    _promise(len(given) == 1, f"{len(given)} of 4 are given up, where 3 are the minimum")
+    pool.handle(SettingsChanged(AutoscalerSettings()), 1.4)
+    effects = pool.handle(GiveUp(4), 1.5)
+    given = _stopped(effects)
+    _promise(len(given) == 3, f"{len(given)} of the last 3 idle containers are given up")
+    effects += pool.handle(Ticked(), 1.8)
+    _promise(not any(isinstance(e, StartContainer) for e in effects), "it comes back though nothing waits")
+
+
+def whole_nodes_become_empty() -> None:
+    """Of containers that are idle for as long, those on the node with fewest go first."""
+    pool = _idle_pool(5)
+    given: list[str] = []
+    for step in range(2):
+        given += _stopped(pool.handle(GiveUp(1), 1.5 + step / 10))
+        pool.handle(ContainerLost(given[-1], "stopped"), 1.55 + step / 10)
+    _promise(set(given) == {"f#2", "f#4"}, f"{given} go first, and no node is empty")
+
+
+def what_a_leaving_node_has_is_replaced_first() -> None:
+    """What is kept warm on a node that will go stays until another is ready; what is idle just ends."""
+    pool = _idle_pool(1)
+    pool.handle(SettingsChanged(AutoscalerSettings(min_containers=1)), 1.2)
+    effects = pool.handle(NodeLeaving("f#1"), 1.3)
+    _promise(not _stopped(effects), "the only warm container is stopped before there is another")
+    _promise(StartContainer("f#2") in effects, "nothing replaces what is on a node that will go")
+    pool.handle(ContainerPlaced("f#2", "node 2"), 1.5)
+    effects = pool.handle(ContainerReady("f#2"), 2.3)
+    _promise(_stopped(effects) == ["f#1"], "it stays when its replacement is ready")
+    idle = _idle_pool(1)
+    _promise(_stopped(idle.handle(NodeLeaving("f#1"), 1.3)) == ["f#1"], "what nobody needs stays there")
+
+
 THRIFT: tuple[Callable[[], None], ...] = (
     gaps_that_pay_are_bridged,
     gaps_that_do_not_pay_are_not_bridged,
@@ -136,4 +194,7 @@ THRIFT: tuple[Callable[[], None], ...] = (
     nothing_waits_for_a_far_tick,
     room_goes_to_whoever_has_fewest,
     idle_containers_make_way_for_inputs_that_wait,
+    only_what_is_spare_is_given_up,
+    whole_nodes_become_empty,
+    what_a_leaving_node_has_is_replaced_first,
 )
