@@ -18,7 +18,6 @@ from typing import Any
 import ray
 
 from flexray.output import Stream
-from flexray.runtime.container import BaseContainer
 from flexray.runtime.parking import until, until_async
 from flexray.runtime.streams import GATHER_S, is_few
 from flexray.runtime.wire import LoadAnswer, ResultsMessage, encode_answer
@@ -40,6 +39,9 @@ class _Calls:
     """The calls that are the same in both."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Here, for whoever is given a container's handle imports this module.
+        from flexray.runtime.container import BaseContainer  # noqa: PLC0415
+
         self._container = BaseContainer(*args, **kwargs)
 
     @_control

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_of
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
+from flexray.runtime.versions import Versions, deployment, similar
 from flexray.runtime.wire import (
     EXIT_GRACE_S,
     PINNED,
@@ -60,6 +60,7 @@ class Apps:
         self._users = users
         self._clockwork = clockwork
         self._clock = clock
+        self._versions = Versions(store)
         self._epoch = store.next_epoch()
         self._launcher = Launcher(self._use_number)
         self.specs: dict[str, PoolSpec] = {}
@@ -390,13 +391,7 @@ class Apps:
         """An earlier version as an app of its own, beside the current one; forgotten when nobody uses it."""
         app_id = f"{current.name}{PINNED}{version}"
         if app_id not in self.apps:
-            old = self._version(current.name, version)
-            app = replace(
-                old,
-                app_id=app_id,
-                version=0,
-                pools=tuple(_pinned_spec(spec, current.app_id, app_id) for spec in old.pools),
-            )
+            app = self._versions.pinned(current, version)
             self._store.save_app(app_id, encode(app))
             self._take_in(app, self._store.next_epoch())
         self._pinned_asked[app_id] = time.monotonic()
@@ -412,14 +407,6 @@ class Apps:
                 self._pinned(self.deployed(name), int(version))
         return app_id in self.apps
 
-    def _version(self, app_name: str, version: int) -> AppSpec:
-        known = self._store.versions(app_name)
-        if not known.get(version):
-            kept = ", ".join(str(number) for number, record in known.items() if record)
-            raise NotFoundError(f"app {app_name} has no version {version}", f"the versions kept are {kept}")
-        app: AppSpec = decode(known[version])
-        return app
-
     async def rollback(self, app_name: str, version: int | None, token: str) -> int:
         """Deploy an earlier version again, by default the one before the current; the number that it gets.
 
@@ -427,23 +414,15 @@ class Apps:
             NotFoundError: There is no such version, or its code is not kept any more.
         """
         current = self.deployed(app_name)
-        if version is None:
-            kept = [number for number, record in self._store.versions(app_name).items() if record]
-            earlier = [number for number in kept if number < current.version]
-            if not earlier:
-                raise NotFoundError(f"app {app_name} has no version before {current.version}", "deploy it")
-            version = earlier[-1]
-        old = replace(self._version(app_name, version), rolled_back_to=version)
+        version = self._versions.before(current) if version is None else version
+        old = replace(self._versions.get(app_name, version), rolled_back_to=version)
         return await self.deploy(old, token, recreate=False)
 
     def deployments(self, app_name: str | None) -> list[Deployment]:
         """The current version of every deployed app by name, or all versions of one, the newest first."""
         if app_name is None:
-            return [_deployment(app, app.version) for app in self.apps.values() if app.version]
-        current = self.deployed(app_name)
-        records = self._store.versions(app_name)
-        apps = [decode(record) for record in records.values() if record]
-        return [_deployment(app, current.version) for app in reversed(apps)]
+            return [deployment(app, app.version) for app in self.apps.values() if app.version]
+        return self._versions.history(self.deployed(app_name))
 
     # Ends.
 
@@ -574,41 +553,12 @@ def _keep_packages(specs: Iterable[PoolSpec]) -> None:
         keep_package(uri)
 
 
-def _pinned_spec(spec: PoolSpec, of_app: str, app_id: str) -> PoolSpec:
-    """Nothing keeps it warm and no clock runs it."""
-    config = spec.config
-    return replace(
-        spec,
-        pool_id=spec.pool_id.replace(f"{of_app}/", f"{app_id}/", 1),
-        app_id=app_id,
-        config=config.model_copy(
-            update={"autoscaler": config.autoscaler.merged(min_containers=0), "schedule": None}
-        ),
-    )
-
-
 async def _ended(hosts: Iterable[PoolHost]) -> None:
     """Until the containers of closed pools are being killed."""
     ending = [task for host in hosts for task in host.busy_tasks]
     if ending:
         graceful = any(host.spec.has_exit for host in hosts)
         await asyncio.wait(ending, timeout=CLOSE_TIMEOUT_S + (EXIT_GRACE_S if graceful else 0.0))
-
-
-def _deployment(app: AppSpec, current: int) -> Deployment:
-    names = tuple(spec.function_name for spec in app.pools)
-    return Deployment(
-        app.name, app.version, app.deployed_at, names, app.version == current, app.rolled_back_to
-    )
-
-
-def similar(name: str, known: Iterable[str], introduction: str) -> str:
-    """A hint: what is close to the name, or else all that there is."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"{introduction} {', '.join(names[:10])}" if names else "deploy it with `flexray deploy FILE`"
 
 
 def not_running(pool_id: str) -> Exception:

@@ -1,4 +1,4 @@
-"""A node is lost."""
+"""A node is lost, or is about to go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.integration.conftest import REPOSITORY, reaped
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_a_map_completes_on_the_other_node_when_one_is_lost() -> None:
+@pytest.mark.parametrize("driver", ["node_loss", "node_leaving"])
+def test_a_map_completes_on_the_other_node(driver: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fr", dir="/tmp"))  # Short, for the paths of sockets.
     (folder / "ray").mkdir()
     environment = {
@@ -29,7 +30,7 @@ def test_a_map_completes_on_the_other_node_when_one_is_lost() -> None:
     }
     with reaped(folder):
         done = subprocess.run(
-            [sys.executable, "-m", "tests.fault.node_loss", str(folder)],
+            [sys.executable, "-m", f"tests.fault.{driver}", str(folder)],
             check=False,
             env=environment,
             stdout=subprocess.PIPE,
