@@ -93,6 +93,7 @@ def test_a_caller_that_leaves_without_a_word_takes_its_app_along(
     wait_until(lambda: not actors.containers("left"), timeout_s=20)
 
 
+@pytest.mark.long
 def test_a_caller_that_was_stopped_for_long_finishes_its_map(
     cluster: Cluster, actors: Actors, runs: Runs, tmp_path: Path
 ) -> None:

@@ -416,6 +416,7 @@ def test_a_database_that_cannot_be_read_is_told_and_kept(
     assert "1" not in runs.counts()
 
 
+@pytest.mark.long
 def test_a_state_directory_that_vanishes_is_told_at_once_and_taken_up_again(
     cluster: Cluster, actors: Actors, runs: Runs
 ) -> None:
@@ -439,6 +440,7 @@ def test_a_state_directory_that_vanishes_is_told_at_once_and_taken_up_again(
     assert runs.counts() == {str(x): 1 for x in (0, 1, 4, 5)}
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_what_was_kept_stays_and_ends(actors: Actors, runs: Runs) -> None:
     app, work = make_app("full", runs)
     with detached(app):

@@ -72,6 +72,7 @@ def test_a_pool_says_what_it_decided_and_why(run: Run, name: str, tmp_path: Any)
     assert "hold" not in run("top", "--once")[1]
 
 
+@pytest.mark.long
 def test_what_no_node_can_hold_is_told_though_nobody_waits_for_it(run: Run, name: str) -> None:
     app = flexray.App(name)
     app.function(cpu=1000, name="huge")(os.getpid)

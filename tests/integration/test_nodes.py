@@ -58,6 +58,7 @@ def devices(_: object = None) -> tuple[str, str | None]:
     return here(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.long
 @in_driver
 def test_cpu_nodes_come_for_what_waits_and_all_of_them_go() -> None:
     app, gate = flexray.App("cpus"), new_gate()
