@@ -345,9 +345,10 @@ class Controller:
 
     async def _look_after_lives(self) -> None:
         self._users.forget_where(self._has_nothing)
-        leaving = await asyncio.get_running_loop().run_in_executor(None, leaving_nodes)
-        for host in list(self._awake) if leaving else ():
-            host.leave_nodes(leaving)
+        if self._awake:
+            leaving = await asyncio.get_running_loop().run_in_executor(None, leaving_nodes)
+            for host in list(self._awake) if leaving else ():
+                host.leave_nodes(leaving)
         silent = {i for host in self._awake for i in host.pool.silent()}
         openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
         recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]

@@ -31,9 +31,8 @@ class Launcher:
     def __init__(self, use_number: Callable[[str, int], None]) -> None:
         self._use_number = use_number
         """Called with a pool and the number of a container of it, before that is started."""
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
-        self._killer = ThreadPoolExecutor(1, thread_name_prefix="flexray-killer")
-        self._starter.submit(_export)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
+        self._thread.submit(_export)
         self._turns: dict[str, deque[Turn]] = {}
         """By pool, the launches that wait; the pool whose turn it is comes first."""
         self._is_busy = False
@@ -44,14 +43,14 @@ class Launcher:
         try:
             self._use_number(spec.pool_id, int(container_id.rpartition("#")[2]))
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._starter, _create, container_id, spec, spec_data, slots)
+            return await loop.run_in_executor(self._thread, _create, container_id, spec, spec_data, slots)
         finally:
             self._is_busy = False
             self._next()
 
     async def kill(self, handle: Handle) -> None:
         """End it now; withdraws its demand where Ray has not placed it."""
-        await asyncio.get_running_loop().run_in_executor(self._killer, ray.kill, handle)
+        await asyncio.get_running_loop().run_in_executor(self._thread, ray.kill, handle)
 
     async def _turn(self, pool_id: str) -> None:
         turn: Turn = asyncio.get_running_loop().create_future()
