@@ -119,7 +119,8 @@ class Journal:
                 lines, self._lines, self._size = self._lines, deque(), 0
                 lost, self._lost = self._lost, 0
             if lost:
-                lines.appendleft(lines[0]._replace(stream="stderr", text=f"({lost:,} prints were lost here)"))
+                told = f"({lost:,} prints were lost here)"
+                lines.appendleft(Printed(*self._of, time.time(), "stderr", told))
             try:
                 if lines:
                     self._logs = self._logs or find_logs()

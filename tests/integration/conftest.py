@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ import pytest
 METRICS_EVERY_MS = 2000
 """How often Ray's processes bring their metrics to its exporter; else every 10 s."""
 NAMESPACE = "flexray"
+Run = Callable[..., tuple[int, str, str]]
+"""What the fixture `run` gives."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -65,6 +67,20 @@ def containers_of(app_name: str) -> list[str]:
 def cluster() -> Iterator[Cluster]:
     with running_cluster() as running:
         yield running
+
+
+@pytest.fixture
+def run(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the `flexray` command in this process: (exit code, stdout, stderr)."""
+    from flexray import cli
+
+    def run_words(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run_words
 
 
 @contextmanager

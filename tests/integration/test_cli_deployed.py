@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 
 import flexray
-from flexray import cli
-from tests.integration.conftest import Cluster
+from tests.integration.conftest import Run
 from tests.waiting import wait_until
-
-Run = Callable[..., tuple[int, str, str]]
 
 SHOP = """
 import flexray
@@ -25,17 +22,6 @@ app = flexray.App({name!r})
 def price(x):
     return {version}, 2 * x
 """
-
-
-@pytest.fixture
-def run(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_words(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run_words
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,9 @@ import pytest
 import ray
 
 import flexray
-from flexray import cli
-from tests.integration.conftest import NAMESPACE, Cluster
+from tests.integration.conftest import NAMESPACE, Cluster, Run
 from tests.integration.gates import Gate, calls, in_background, results
 from tests.waiting import wait_until
-
-Run = Callable[..., tuple[int, str, str]]
 
 SHOP = """
 import os
@@ -48,17 +45,6 @@ class Model:
     def close(self):
         print("closing")
 """
-
-
-@pytest.fixture
-def run(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_words(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run_words
 
 
 @pytest.fixture

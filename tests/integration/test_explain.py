@@ -7,30 +7,17 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
 
 import flexray
-from flexray import backend, cli
-from tests.integration.conftest import NAMESPACE, Cluster
+from flexray import backend
+from tests.integration.conftest import NAMESPACE, Cluster, Run
 from tests.integration.gates import Gate, calls, results
 from tests.waiting import wait_until
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run_words(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run_words
 
 
 @pytest.fixture

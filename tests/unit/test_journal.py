@@ -67,4 +67,26 @@ def test_too_much_that_cannot_be_sent_loses_the_oldest(
     monkeypatch.setattr(journal, "find_logs", Log)
     monkeypatch.setattr(journal.ray, "get", lambda *_, **__: None)
     written._send(1.0)
-    assert sent[0].text == f"({written._of and 50 - (len(sent) - 1)} prints were lost here)"
+    assert sent[0].text == f"({50 - (len(sent) - 1)} prints were lost here)"
+
+
+def test_lines_that_cannot_be_kept_are_told_as_lost_and_the_next_are_sent(
+    written: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    class Log:
+        class add:  # noqa: N801  # As Ray's methods look.
+            @staticmethod
+            def remote(lines: Any) -> Any:
+                sent.extend(lines)
+
+    monkeypatch.setattr(journal, "find_logs", Log)
+    monkeypatch.setattr(journal.ray, "get", lambda *_, **__: None)
+    written.write("stdout", "one\ntwo\n")
+    written._drop()
+    written._send(1.0)
+    assert [line.text for line in sent] == ["(1 prints were lost here)"]
+    written.write("stdout", "three\n")
+    written._send(1.0)
+    assert sent[-1].text == "three"
