@@ -2,8 +2,8 @@
 
 One rule: room goes, one container at a time, to the pool that has fewest of those that miss any, ties to the
 pool whose oldest input has waited longest. So a pool that wants little gets all of it, and those that want
-more than there is end up with equally many (max-min fairness). `runtime/room.py` asks with no room, for what is
-to be given up: free room is Ray's to give, to launches that take turns (`runtime/launcher.py`).
+more than there is end up with equally many (max-min fairness). `runtime/room.py` asks with no room, for what
+is to be given up: free room is Ray's to give, to launches that take turns (`runtime/launcher.py`).
 
 What is free is shared first. Where that is not enough, pools give up idle containers that they hold above
 their need, those with the most of them first; a container in use is never taken.
