@@ -6,8 +6,20 @@ there and wherever they are waited for (protocol rule 17).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+
+from flexray.core.autoscaler import GIVE_UP_AFTER
+from flexray.core.ledger import State
+from flexray.core.pool import Pool
+from flexray.core.scaling import Scaling
+from flexray.errors import ContainerStartError
+
+NOTICE_AFTER_S = 10.0
+"""A pool in which nothing was placed, or to which nothing may be added, for so long stands still."""
+
+Placing = Callable[[], tuple[str, str | None]]
+"""What one container asks for, in words, and why no node can ever hold it; None: one can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,56 @@ class Standstill:
     """It has as many as it may have, which is a standstill only if all of them wait."""
     homes: Mapping[str, int] = field(default_factory=dict)
     """Of each pool, its containers in which somebody waits for an input of this one, running or not."""
+
+
+class Watch:
+    """Whether the inputs of one pool are held up, and since when."""
+
+    def __init__(self, name: str, pool: Pool) -> None:
+        self._name = name
+        self._pool = pool
+        self._bounded_since: float | None = None
+        self._steps = 0
+        self._found: Standstill | None = None
+
+    def look(self, now: float, placing: Placing) -> Standstill | None:
+        """What holds inputs up: starts fail; or nothing was placed, or nothing may be added, for a while.
+
+        `placing` is asked once per `NOTICE_AFTER_S`, and only where something waits for a place.
+        """
+        pool = self._pool
+        if pool.scaling.failed_starts and pool.callers.demand:
+            return self._standstill(_failed_starts(pool.scaling))
+        unplaced = next(iter(pool.ledger.by_state[State.LAUNCHED].values()), None)
+        self._bounded_since = (self._bounded_since or now) if pool.is_bounded else None
+        since = self._bounded_since if unplaced is None else unplaced.launched_at
+        steps = 0 if since is None else int((now - since) // NOTICE_AFTER_S)
+        if steps != self._steps:
+            self._steps = steps
+            self._found = self._describe(steps * NOTICE_AFTER_S, None if unplaced is None else placing)
+        return self._found
+
+    def _describe(self, waited_s: float, placing: Placing | None) -> Standstill | None:
+        if not waited_s:
+            return None
+        if placing is None:
+            most = f"may have no more containers (max_containers={self._pool.ledger.ready})"
+            return self._standstill(most, bounded=True)
+        shape, impossible = placing()
+        if impossible is not None:
+            return self._standstill(impossible, link="but")
+        return self._standstill(f"waits for {shape} since {waited_s:.0f} s")
+
+    def _standstill(self, reason: str, link: str = "which", *, bounded: bool = False) -> Standstill:
+        ready, homes = self._pool.ledger.ready, self._pool.callers.homes
+        return Standstill(self._name, reason, ready, link, bounded, homes)
+
+
+def _failed_starts(scaling: Scaling) -> str:
+    of_all = "" if scaling.ever_ready else f" of {GIVE_UP_AFTER}"
+    failure = scaling.failure
+    why = failure.reason if isinstance(failure, ContainerStartError) else failure
+    return f"has had {scaling.failed_starts}{of_all} failed starts, the last by {why}"
 
 
 def notices(pools: Mapping[str, Standstill], names: Mapping[str, str]) -> dict[str, str]:

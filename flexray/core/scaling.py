@@ -29,7 +29,7 @@ from flexray.core.callers import Callers
 from flexray.core.events import PoolEffect, Redeployed, StartContainer, StopContainer
 from flexray.core.ledger import Container, Ledger, State
 from flexray.core.lessons import Lessons
-from flexray.core.sharing import PoolNeed, spare_containers
+from flexray.core.sharing import NO_ROOM_S, PoolNeed, Shape, spare_containers
 
 DECIDE_EVERY_S = 0.020
 UNPLACEABLE_S = 3.0
@@ -353,17 +353,22 @@ class Scaling:
             return f"{sentence}; the next start is tried in {self._retry_at - now:.1f} s"
         return sentence
 
-    def need(self, pool_id: str, now: float) -> PoolNeed:
-        """What this pool has, wants and could spare, for the sharing between pools."""
+    def need(self, pool_id: str, shape: Shape, now: float) -> PoolNeed:
+        """What this pool wants and could spare, for the sharing between pools."""
         facts = self.facts(now)
-        decision = decide(facts)
         return PoolNeed(
-            pool_id=pool_id,
-            want=decision.target,
-            live=facts.ready + facts.starting + facts.unplaced,
-            waited_s=facts.waited_s if facts.demand else 0.0,
+            pool_id,
+            shape,
+            missing=max(0, decide(facts).target - facts.ready - facts.starting),
             spare=self._spare(facts),
+            lacks_room=self.lacks_room(now),
         )
+
+    def lacks_room(self, now: float) -> bool:
+        """Whether inputs wait, and Ray has no room for what was launched for them."""
+        oldest = next(iter(self._ledger.by_state[State.LAUNCHED].values()), None)
+        waits = oldest is not None and now - oldest.launched_at > NO_ROOM_S
+        return waits and bool(self._callers.demand)
 
     def give_up(self, count: int, now: float) -> list[PoolEffect]:
         """Stop so many idle containers for other pools, the least recently used first, and none needed."""

@@ -1,19 +1,51 @@
-"""Who may start containers when the cluster has too little room for all pools, and who gives some up.
+"""Which pools give up idle containers, for others that Ray has no room for.
 
-One rule: room goes, one container at a time, to the pool that has fewest of those that miss any, ties to the
-pool whose oldest input has waited longest. So a pool that wants little gets all of it, and those that want
-more than there is end up with equally many (max-min fairness). `runtime/room.py` asks with no room, for what
-is to be given up: free room is Ray's to give, to launches that take turns (`runtime/launcher.py`).
-
-What is free is shared first. Where that is not enough, pools give up idle containers that they hold above
-their need, those with the most of them first; a container in use is never taken.
+One rule: a container in use is never taken, and only what would help is given up: idle containers beyond what
+their pool needs, each of which holds at least what one of the other pool asks for. Those with the most to
+spare give first. What is free is Ray's to give, to launches that take turns (`runtime/launcher.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
+
+from flexray.config import Resources
+
+AGAIN_S = 5.0
+"""Containers end, Ray places others and their processes start before more is given up for the same shape."""
+NO_ROOM_S = 1.0
+"""Ray has not placed a launch for so long: there is no room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one container asks of its node."""
+
+    amounts: frozenset[tuple[str, float]]
+    """Resources with how much of each, above 0."""
+    kinds: frozenset[str] = frozenset()
+    """Of GPU, any of which will do; none: it does not matter."""
+    labels: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def of(cls, resources: Resources) -> Shape:
+        gpus = float(resources.gpu[0].count if resources.gpu else resources.num_gpus or 0.0)
+        own = {"CPU": resources.cpu, "GPU": gpus, "memory": float(resources.memory or 0)}
+        amounts = {**resources.resources, **own}
+        return cls(
+            frozenset((name, amount) for name, amount in amounts.items() if amount),
+            frozenset(gpu.kind for gpu in resources.gpu if gpu.kind != "any"),
+            frozenset(resources.label_selector.items()),
+        )
+
+    def holds(self, other: Shape) -> bool:
+        """Whether a container of this shape makes room for one of the other."""
+        has = dict(self.amounts)
+        enough = bool(other.amounts) and all(has.get(name, 0.0) >= amount for name, amount in other.amounts)
+        right_kind = not other.kinds or not self.kinds.isdisjoint(other.kinds)
+        return enough and right_kind and other.labels <= self.labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,39 +53,39 @@ class PoolNeed:
     """What one pool has and wants."""
 
     pool_id: str
-    want: int
-    """Containers that its decision asks for."""
-    live: int
-    """Ready, starting and unplaced."""
-    waited_s: float = 0.0
-    """How long its oldest waiting input has waited; 0 while none waits."""
+    shape: Shape
+    missing: int = 0
+    """Containers that its decision asks for and that have no place yet."""
     spare: int = 0
     """Idle ones above what the pool needs: above its minimum, its buffer and its sustained load."""
-
-    @property
-    def missing(self) -> int:
-        return max(0, self.want - self.live)
+    lacks_room: bool = False
+    """Inputs wait, and Ray does not place what was launched for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """What follows for the pools named; all others neither start nor give up anything."""
+class Sharing:
+    """Remembers for which shapes of containers room was made a moment ago."""
 
-    grants: dict[str, int] = field(default_factory=dict)
-    """Launches that may begin now, by pool."""
-    give_ups: dict[str, int] = field(default_factory=dict)
-    """Idle containers to stop now, by pool, for others that wait."""
+    def __init__(self) -> None:
+        self._made_at: dict[Shape, float] = {}
 
-
-def share(needs: Sequence[PoolNeed], room: int, unplaced: int = 0) -> Shares:
-    """Divide `room`, the launches that the cluster takes now, among pools that want more.
-
-    `unplaced` launches of these pools have no place yet: they come first for whatever is given up, so only
-    what goes beyond them is asked for. Only pools in which an input waits make others give up anything.
-    """
-    grants = _fill([need for need in needs if need.missing], max(0, room))
-    waiting = sum(n.missing - grants.get(n.pool_id, 0) for n in needs if n.waited_s > 0.0)
-    return Shares(grants, _give_ups(needs, max(0, waiting - unplaced)))
+    def give_ups(self, needs: Sequence[PoolNeed], now: float) -> dict[str, int]:
+        """Idle containers to stop now, by pool."""
+        self._made_at = {shape: at for shape, at in self._made_at.items() if now - at < AGAIN_S}
+        missing: dict[Shape, int] = {}
+        for need in needs:
+            if need.lacks_room and need.shape not in self._made_at:
+                missing[need.shape] = missing.get(need.shape, 0) + need.missing
+        spare = {need.pool_id: need.spare for need in needs if not need.missing}
+        found: dict[str, int] = {}
+        for shape, wanted in missing.items():
+            donors = [n.pool_id for n in needs if n.pool_id in spare and n.shape.holds(shape)]
+            given = _most_first({pool_id: spare[pool_id] for pool_id in donors}, wanted)
+            for pool_id, count in given.items():
+                spare[pool_id] -= count
+                found[pool_id] = found.get(pool_id, 0) + count
+            if given:
+                self._made_at[shape] = now
+        return found
 
 
 def spare_containers(*, ready: int, idle: int, needed: int) -> int:
@@ -61,33 +93,17 @@ def spare_containers(*, ready: int, idle: int, needed: int) -> int:
     return max(0, min(idle, ready - needed))
 
 
-def _fill(wanting: Sequence[PoolNeed], room: int) -> dict[str, int]:
-    """Max-min over the containers of each pool, up to what it wants."""
-    grants: dict[str, int] = {}
-    queue = [(n.live, -n.waited_s, n.pool_id, n.missing) for n in wanting]
-    heapify(queue)
-    while room and queue:
-        live, waited_s, pool_id, missing = queue[0]
-        grants[pool_id] = grants.get(pool_id, 0) + 1
-        room -= 1
-        if missing == 1:
-            heappop(queue)
-        else:
-            heapreplace(queue, (live + 1, waited_s, pool_id, missing - 1))
-    return grants
-
-
-def _give_ups(needs: Sequence[PoolNeed], wanted: int) -> dict[str, int]:
-    """So many idle ones, from the pools with the most to spare; none from one that wants more itself."""
+def _most_first(spare: dict[str, int], wanted: int) -> dict[str, int]:
+    """Take so many one by one, each from the pool with the most left."""
     given: dict[str, int] = {}
-    queue = [(-n.spare, n.waited_s, n.pool_id) for n in needs if n.spare and not n.missing]
+    queue = [(-count, pool_id) for pool_id, count in spare.items() if count]
     heapify(queue)
     while wanted and queue:
-        left, waited_s, pool_id = queue[0]
+        left, pool_id = queue[0]
         given[pool_id] = given.get(pool_id, 0) + 1
         wanted -= 1
         if left == -1:
             heappop(queue)
         else:
-            heapreplace(queue, (left + 1, waited_s, pool_id))
+            heapreplace(queue, (left + 1, pool_id))
     return given

@@ -20,14 +20,15 @@ from flexray.core.blocking import notices
 from flexray.core.events import ContainerRetired, GiveUp, Report, Ticked, TickExpected
 from flexray.core.ledger import State
 from flexray.core.pool import SHARING_TICK_S, TICK_S
+from flexray.core.sharing import Sharing
 from flexray.errors import NotFoundError
 from flexray.runtime.apps import Apps, not_running
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
 from flexray.runtime.liveness import is_alive, leaving_nodes
 from flexray.runtime.metrics import Metrics
+from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.poolhost import PoolHost
-from flexray.runtime.room import Room
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
@@ -74,7 +75,7 @@ class Controller:
         self._pools, self._awake = self._apps.pools, self._apps.awake
         self._began_at = time.time()
         self._metrics = Metrics()
-        self._room = Room()
+        self._sharing = Sharing()
         self._unknown_since: dict[str, float] = {}
         found = _containers_in_ray()
         self._apps.recover(found)
@@ -296,9 +297,17 @@ class Controller:
             host = self._pools.get(pool_id)
             if host is not None and (tick - now < FORESEEN_S or host in self._awake):
                 host.handle(TickExpected(tick - now))
-        for pool_id, count in self._room.give_ups(list(self._awake)).items():
-            self._pools[pool_id].handle(GiveUp(count))
+        self._make_room()
         self._metrics.observe(self._awake)
+
+    def _make_room(self) -> None:
+        """Let pools give up what is idle for others that Ray has no room for."""
+        now = time.monotonic()
+        if any(host.pool.scaling.lacks_room(now) for host in self._awake):
+            nodes = known_nodes()
+            needs = [host.need(now, nodes) for host in self._awake]
+            for pool_id, count in self._sharing.give_ups(needs, now).items():
+                self._pools[pool_id].handle(GiveUp(count))
 
     async def _keep_learned(self) -> None:
         while True:

@@ -9,15 +9,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from flexray.config import AutoscalerSettings
-from flexray.core.autoscaler import GIVE_UP_AFTER
-from flexray.core.blocking import Standstill
+from flexray.core.blocking import Standstill, Watch
 from flexray.core.estimates import Learned
 from flexray.core.events import (
     AnswerReport,
@@ -42,19 +41,18 @@ from flexray.core.events import (
 )
 from flexray.core.ledger import State
 from flexray.core.pool import Pool, PoolConfig
-from flexray.core.scaling import Scaling
+from flexray.core.sharing import PoolNeed, Shape
 from flexray.errors import ContainerStartError, ExecutionError
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.head import find_logs
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.logstore import Printed
 from flexray.runtime.nodetypes import known_nodes
-from flexray.runtime.placement import actor_options, infeasible, shape
+from flexray.runtime.placement import Node, actor_options, infeasible, shape
 from flexray.runtime.wire import EXIT_GRACE_S, PINNED, ContainerInfo, LoadAnswer, PoolInfo, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
 
-NOTICE_AFTER_S = 10.0
 UNREACHED_PAUSE_S = 0.5
 STOP_GRACE_S = 5.0
 
@@ -96,9 +94,6 @@ class PoolHost:
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bounded_since: float | None = None
-        self._standstill: Standstill | None = None
-        self._standstill_step = 0
         self._learned_seen = 0
         config = PoolConfig(
             name=spec.pool_id,
@@ -117,6 +112,7 @@ class PoolHost:
             learned=left.learned,
         )
         self.pool = Pool(config, time.monotonic())
+        self._watch = Watch(spec.function_name, self.pool)
         for container_id in list(self._handles):
             self._run(self._follow(container_id))
         self.handle(Ticked())
@@ -347,8 +343,7 @@ class PoolHost:
 
     def _explained(self, reason: str) -> str:
         """The reason with what no node has, where that is why."""
-        nodes = known_nodes()
-        why = infeasible(actor_options(self.spec.config.resources, nodes), nodes)
+        why = self._placing(known_nodes())[1]
         return reason if why is None else f"{reason}: {why.splitlines()[0]}"
 
     @property
@@ -409,41 +404,18 @@ class PoolHost:
     # Notices.
 
     def standstill(self) -> Standstill | None:
-        """What holds inputs up: starts fail; or for 10 s nothing was placed, or nothing may be added."""
-        now, ledger, scaling = time.monotonic(), self.pool.ledger, self.pool.scaling
-        if scaling.failed_starts and self.pool.callers.demand:
-            return self._describe_failed_starts(scaling)
-        unplaced = next(iter(ledger.by_state[State.LAUNCHED].values()), None)
-        self._bounded_since = (self._bounded_since or now) if self.pool.is_bounded else None
-        since = self._bounded_since if unplaced is None else unplaced.launched_at
-        step = 0 if since is None else int((now - since) // NOTICE_AFTER_S)
-        if step != self._standstill_step:
-            self._standstill_step = step
-            self._standstill = self._describe_standstill(step * NOTICE_AFTER_S, placed=unplaced is None)
-        return self._standstill
+        """What holds inputs up."""
+        return self._watch.look(time.monotonic(), lambda: self._placing(known_nodes()))
 
-    def _describe_failed_starts(self, scaling: Scaling) -> Standstill:
-        of_all = "" if scaling.ever_ready else f" of {GIVE_UP_AFTER}"
-        failure = scaling.failure
-        why = failure.reason if isinstance(failure, ContainerStartError) else failure
-        reason = f"has had {scaling.failed_starts}{of_all} failed starts, the last by {why}"
-        return Standstill(
-            self.spec.function_name, reason, self.pool.ledger.ready, homes=self.pool.callers.homes
-        )
+    def need(self, now: float, nodes: Sequence[Node]) -> PoolNeed:
+        """What the pool wants and could spare; room that no node can ever have is not made."""
+        need = self.pool.scaling.need(self.spec.pool_id, Shape.of(self.spec.config.resources), now)
+        return replace(need, lacks_room=need.lacks_room and self._placing(nodes)[1] is None)
 
-    def _describe_standstill(self, waited_s: float, *, placed: bool) -> Standstill | None:
-        if not waited_s:
-            return None
-        name, ready, homes = self.spec.function_name, self.pool.ledger.ready, self.pool.callers.homes
-        if placed:
-            reason = f"may have no more containers (max_containers={ready})"
-            return Standstill(name, reason, ready, bounded=True, homes=homes)
-        nodes = known_nodes()
+    def _placing(self, nodes: Sequence[Node]) -> tuple[str, str | None]:
+        """See `core.blocking`."""
         options = actor_options(self.spec.config.resources, nodes)
-        impossible = infeasible(options, nodes)
-        if impossible is not None:
-            return Standstill(name, impossible, ready, link="but", homes=homes)
-        return Standstill(name, f"waits for {shape(options)} since {waited_s:.0f} s", ready, homes=homes)
+        return shape(options), infeasible(options, nodes)
 
     def say(self, notice: str | None) -> None:
         """Tell the callers why their inputs wait, if that has changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from flexray.config import AutoscalerSettings
+from flexray.config import AutoscalerSettings, Resources
 from flexray.core.events import (
     ContainerLost,
     ContainerPlaced,
@@ -20,7 +20,7 @@ from flexray.core.events import (
     TickExpected,
 )
 from flexray.core.pool import Pool, PoolConfig
-from flexray.core.sharing import PoolNeed, share
+from flexray.core.sharing import PoolNeed, Shape, Sharing
 from tests.bench.policies.ours import Ours
 from tests.bench.policies.simulator import Input, Outcome, Simulation, Trace
 from tests.sim.truth import Violation
@@ -117,17 +117,18 @@ def _started(pool: Pool, times: Sequence[float], cold_start_s: float) -> list[fl
     return list(started.values())
 
 
-def room_goes_to_whoever_has_fewest() -> None:
-    """A pool that wants ten thousand leaves one that wants two what it wants."""
-    grants = share([PoolNeed("large", 10_000, 1, 60.0), PoolNeed("small", 3, 1, 1.0)], room=11).grants
-    _promise(grants == {"large": 9, "small": 2}, f"room for eleven is shared as {grants}")
-
-
 def idle_containers_make_way_for_inputs_that_wait() -> None:
     """What is idle above the need goes to a pool that waits, and to nobody else."""
-    needs = [PoolNeed("idle", 5, 5, 0.0, 3), PoolNeed("waits", 2, 0, 1.0), PoolNeed("minimum", 9, 8)]
-    _promise(share(needs, 0).give_ups == {"idle": 2}, f"given up: {share(needs, 0).give_ups}")
-    _promise(share(needs, 0, 2).give_ups == {}, "more is given up than wants a place")
+    core, two = Shape.of(Resources()), Shape.of(Resources(cpu=2))
+    small, large = PoolNeed("small", core, spare=9), PoolNeed("large", two, spare=3)
+    minimum = PoolNeed("minimum", two, missing=1, spare=5)
+    given = Sharing().give_ups([small, large, minimum, PoolNeed("waits", two, 2, lacks_room=True)], 0.0)
+    _promise(given == {"large": 2}, f"given up: {given}")
+    sharing = Sharing()
+    for now in (0.0, 1.0):
+        both = PoolNeed("waits", core, 2, lacks_room=True), PoolNeed("others", two, 2, lacks_room=True)
+        given = sharing.give_ups([large, *both], now)
+        _promise(given == ({} if now else {"large": 3}), f"given up at {now}: {given}")
 
 
 def _idle_pool(count: int) -> Pool:
@@ -192,7 +193,6 @@ THRIFT: tuple[Callable[[], None], ...] = (
     the_last_container_goes_where_the_window_is_too_long,
     containers_are_ready_when_a_schedule_fires,
     nothing_waits_for_a_far_tick,
-    room_goes_to_whoever_has_fewest,
     idle_containers_make_way_for_inputs_that_wait,
     only_what_is_spare_is_given_up,
     whole_nodes_become_empty,

@@ -1,6 +1,22 @@
 from __future__ import annotations
 
-from flexray.core.blocking import Standstill, notices
+from typing import Any
+
+import pytest
+
+from flexray.config import AutoscalerSettings
+from flexray.core.blocking import NOTICE_AFTER_S, Standstill, Watch, notices
+from flexray.core.events import (
+    ContainerLost,
+    ContainerPlaced,
+    ContainerReady,
+    Report,
+    ReportReceived,
+    StartContainer,
+    StartFailed,
+    Ticked,
+)
+from flexray.core.pool import Pool, PoolConfig
 
 NAMES = {name: name for name in "fgh"}
 
@@ -61,3 +77,70 @@ def test_pools_that_wait_for_each_other_are_a_standstill_and_one_that_moves_ends
 
 def test_a_pool_that_has_ended_is_not_named() -> None:
     assert notices({"g": unplaced("g", gone=2)}, NAMES) == {"g": "waits for {CPU: 1} since 20 s"}
+
+
+class Watched:
+    """A pool in which one input waits, and what is found to hold it up."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.pool = Pool(PoolConfig("f", 1, AutoscalerSettings(**settings)), 0.0)
+        self.watch = Watch("f", self.pool)
+        self.asked = 0
+        self.impossible: str | None = None
+        report = Report("d", number=1, seen=0, asked=2, arrived=2, waiting=2)
+        (self.started,) = self._starts(self.pool.handle(ReportReceived(report), 0.0))
+
+    def _starts(self, effects: list[Any]) -> list[str]:
+        return [effect.container_id for effect in effects if isinstance(effect, StartContainer)]
+
+    def placing(self) -> tuple[str, str | None]:
+        self.asked += 1
+        return "{CPU: 1}", self.impossible
+
+    def look(self, now: float) -> str | None:
+        found = self.watch.look(now, self.placing)
+        return None if found is None else found.reason
+
+
+def test_a_pool_of_which_nothing_is_placed_says_so_after_a_while_and_then_how_long() -> None:
+    watched = Watched(max_containers=1)
+    assert watched.look(NOTICE_AFTER_S - 0.1) is None
+    assert watched.asked == 0
+    assert watched.look(NOTICE_AFTER_S) == "waits for {CPU: 1} since 10 s"
+    assert watched.look(NOTICE_AFTER_S + 5.0) == "waits for {CPU: 1} since 10 s"
+    assert watched.asked == 1
+    assert watched.look(2 * NOTICE_AFTER_S) == "waits for {CPU: 1} since 20 s"
+    watched.pool.handle(ContainerPlaced(watched.started), 21.0)
+    assert watched.look(21.0) is None
+
+
+def test_what_no_node_can_hold_is_said_instead() -> None:
+    watched = Watched(max_containers=1)
+    watched.impossible = "no node can hold {CPU: 1}"
+    assert watched.look(NOTICE_AFTER_S) == "no node can hold {CPU: 1}"
+
+
+def test_a_pool_at_its_maximum_is_bounded_only_after_a_while() -> None:
+    watched = Watched(max_containers=1)
+    watched.pool.handle(ContainerPlaced(watched.started), 1.0)
+    watched.pool.handle(ContainerReady(watched.started), 1.0)
+    assert watched.pool.is_bounded
+    assert watched.look(5.0) is None
+    found = watched.watch.look(5.0 + NOTICE_AFTER_S, watched.placing)
+    assert found is not None
+    assert (found.bounded, found.ready) == (True, 1)
+    assert found.reason == "may have no more containers (max_containers=1)"
+
+
+@pytest.mark.parametrize(("starts", "of_all"), [(1, "1 of 10"), (2, "2 of 10")])
+def test_starts_that_fail_are_told_at_once_with_their_last_failure(starts: int, of_all: str) -> None:
+    watched = Watched(max_containers=1)
+    container, now = watched.started, 0.0
+    for _ in range(starts):
+        watched.pool.handle(StartFailed(container, "no module named x"), now)
+        started = watched._starts(watched.pool.handle(ContainerLost(container, "it exited"), now))
+        while not started and now < 60.0:
+            now += 0.25
+            started = watched._starts(watched.pool.handle(Ticked(), now))
+        (container,) = started
+    assert watched.look(now) == f"has had {of_all} failed starts, the last by no module named x"

@@ -1,90 +1,104 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.core.sharing import PoolNeed, Shares, share, spare_containers
+from flexray.config import Resources
+from flexray.core.sharing import AGAIN_S, PoolNeed, Shape, Sharing, spare_containers
+
+CORE = Shape.of(Resources())
+TWO_CORES = Shape.of(Resources(cpu=2))
 
 
-def need(pool_id: str, want: int, live: int, waited_s: float = 0.0, spare: int = 0) -> PoolNeed:
-    return PoolNeed(pool_id, want, live, waited_s, spare)
+def idle(pool_id: str, spare: int, shape: Shape = CORE) -> PoolNeed:
+    return PoolNeed(pool_id, shape, spare=spare)
+
+
+def waits(pool_id: str, missing: int, shape: Shape = CORE, spare: int = 0) -> PoolNeed:
+    return PoolNeed(pool_id, shape, missing, spare, lacks_room=True)
 
 
 @st.composite
 def needs_of_any_kind(draw: st.DrawFn) -> list[PoolNeed]:
+    counts = st.integers(0, 20)
     return [
-        need(
+        PoolNeed(
             f"p{number}",
-            draw(st.integers(0, 50)),
-            draw(st.integers(0, 50)),
-            draw(st.floats(0, 100)),
-            draw(st.integers(0, 20)),
+            draw(st.sampled_from([CORE, TWO_CORES])),
+            missing=(missing := draw(counts)),
+            spare=draw(counts),
+            lacks_room=missing > 0 and draw(st.booleans()),
         )
         for number in range(draw(st.integers(0, 6)))
     ]
 
 
-def test_with_room_for_all_everybody_gets_what_is_missing() -> None:
-    assert share([need("a", 5, 2), need("b", 3, 3), need("c", 4, 0)], room=100).grants == {"a": 3, "c": 4}
-
-
-def test_a_pool_without_any_container_comes_first() -> None:
-    assert share([need("a", 100, 10, 9.0), need("b", 1, 0, 0.1)], room=1).grants == {"b": 1}
-
-
-def test_a_pool_that_wants_little_gets_all_of_it() -> None:
-    grants = share([need("large", 1000, 0, 50.0), need("small", 10, 0, 1.0)], room=101).grants
-    assert grants == {"large": 91, "small": 10}
-    assert share([need("a", 10, 0), need("b", 10, 0)], room=10).grants == {"a": 5, "b": 5}
-    assert share([need("a", 10, 4), need("b", 10, 0)], room=6).grants == {"a": 1, "b": 5}
-
-
-def test_among_equals_the_oldest_input_comes_first() -> None:
-    assert share([need("a", 4, 1, 1.0), need("b", 4, 1, 2.0)], room=1).grants == {"b": 1}
-
-
 def test_idle_containers_are_given_up_for_a_pool_that_waits() -> None:
-    shares = share([need("a", 3, 3, spare=2), need("b", 6, 6, spare=5), need("c", 4, 0, 1.0)], room=0)
-    assert shares == Shares({}, {"b": 3, "a": 1})
+    given_up = Sharing().give_ups([idle("a", 2), idle("b", 5), waits("c", 4)], 0.0)
+    assert given_up == {"b": 3, "a": 1}
 
 
 def test_nothing_is_given_up_for_a_minimum_where_no_input_waits() -> None:
-    assert share([need("a", 3, 3, spare=2), need("b", 4, 0, waited_s=0.0)], room=0).give_ups == {}
+    assert Sharing().give_ups([idle("a", 2), PoolNeed("b", CORE, missing=4)], 0.0) == {}
 
 
-def test_launches_without_a_place_take_what_is_given_up_first() -> None:
-    needs = [need("a", 3, 3, spare=3), need("b", 4, 2, 1.0)]
-    assert share(needs, room=0, unplaced=1).give_ups == {"a": 1}
-    assert share(needs, room=2).give_ups == {}
+def test_a_pool_that_misses_some_itself_gives_none() -> None:
+    assert Sharing().give_ups([PoolNeed("a", CORE, missing=1, spare=2), waits("b", 1)], 0.0) == {}
 
 
-@given(needs_of_any_kind(), st.integers(0, 100), st.integers(0, 10))
-def test_no_more_is_granted_than_there_is_room_nor_than_anybody_misses(
-    needs: list[PoolNeed], room: int, unplaced: int
+def test_for_one_shape_room_is_made_once_in_a_while() -> None:
+    sharing = Sharing()
+    needs = [idle("a", 5), waits("b", 1)]
+    assert sharing.give_ups(needs, 0.0) == {"a": 1}
+    assert sharing.give_ups(needs, AGAIN_S - 0.1) == {}
+    assert sharing.give_ups([*needs, waits("c", 1, Shape.of(Resources(cpu=0.5)))], 1.0) == {"a": 1}
+    assert sharing.give_ups(needs, AGAIN_S + 0.1) == {"a": 1}
+
+
+def test_where_nothing_could_be_given_up_the_next_look_does_not_wait() -> None:
+    sharing = Sharing()
+    assert sharing.give_ups([waits("b", 1)], 0.0) == {}
+    assert sharing.give_ups([idle("a", 1), waits("b", 1)], 0.1) == {"a": 1}
+
+
+def test_pools_of_two_shapes_do_not_count_on_the_same_container() -> None:
+    needs = [idle("a", 3, TWO_CORES), waits("b", 2, TWO_CORES), waits("c", 2)]
+    assert Sharing().give_ups(needs, 0.0) == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "holds"),
+    [
+        (Resources(cpu=2), Resources(cpu=1), True),
+        (Resources(cpu=1), Resources(cpu=2), False),
+        (Resources(cpu=0), Resources(cpu=0), False),  # What asks for nothing is not waiting for room.
+        (Resources(memory=512), Resources(memory=1024), False),
+        (Resources(gpu="H100"), Resources(gpu="any"), True),
+        (Resources(gpu="any"), Resources(gpu="H100"), False),
+        (Resources(gpu=["A100", "H100"]), Resources(gpu="H100"), True),
+        (Resources(num_gpus=0.5), Resources(gpu="any"), False),
+        (Resources(), Resources(resources={"license": 1}), False),
+        (Resources(), Resources(label_selector={"zone": "a"}), False),
+        (Resources(label_selector={"zone": "a"}), Resources(label_selector={"zone": "a"}), True),
+    ],
+)
+def test_a_container_makes_room_for_another_if_it_holds_at_least_what_that_asks_for(
+    has: Resources, asked: Resources, holds: bool
 ) -> None:
-    shares = share(needs, room, unplaced)
-    missing = {one.pool_id: one.missing for one in needs}
-    assert sum(shares.grants.values()) == min(room, sum(missing.values()))
-    assert all(0 < count <= missing[pool_id] for pool_id, count in shares.grants.items())
+    assert Shape.of(has).holds(Shape.of(asked)) is holds
 
 
-@given(needs_of_any_kind(), st.integers(0, 100))
-def test_only_spare_ones_are_given_up_and_only_for_inputs_that_wait(needs: list[PoolNeed], room: int) -> None:
-    shares = share(needs, room)
+@given(needs_of_any_kind())
+def test_only_spare_ones_are_given_up_and_as_many_as_help(needs: list[PoolNeed]) -> None:
+    given_up = Sharing().give_ups(needs, 0.0)
     spare = {one.pool_id: one.spare for one in needs if not one.missing}
-    assert all(0 < count <= spare[pool_id] for pool_id, count in shares.give_ups.items())
-    still = sum(one.missing - shares.grants.get(one.pool_id, 0) for one in needs if one.waited_s > 0)
-    assert sum(shares.give_ups.values()) == min(still, sum(spare.values()))
-
-
-@given(needs_of_any_kind(), st.integers(0, 100))
-def test_whoever_was_granted_one_has_at_most_one_more_than_whoever_misses_any(
-    needs: list[PoolNeed], room: int
-) -> None:
-    grants = share(needs, room).grants
-    has = {one.pool_id: one.live + grants.get(one.pool_id, 0) for one in needs}
-    short = [has[one.pool_id] for one in needs if one.missing > grants.get(one.pool_id, 0)]
-    assert all(has[pool_id] <= fewest + 1 for pool_id in grants for fewest in short)
+    assert all(0 < count <= spare[pool_id] for pool_id, count in given_up.items())
+    alike = [replace(one, shape=CORE) for one in needs]
+    wanted = sum(one.missing for one in alike if one.lacks_room)
+    assert sum(Sharing().give_ups(alike, 0.0).values()) == min(wanted, sum(spare.values()))
 
 
 def test_what_is_needed_is_not_to_spare() -> None:
