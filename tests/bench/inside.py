@@ -13,7 +13,6 @@ import ray
 
 import flexray
 from flexray import App, backend
-from flexray.errors import NotFoundError
 from tests.bench.cluster import CPUS
 from tests.bench.measure import Plan, Row, in_turns, seconds
 from tests.bench.peers import actors
@@ -163,11 +162,7 @@ def parameter_sets(plan: Plan) -> list[Row]:
 
 
 def _is_forgotten(pool_id: str) -> bool:
-    try:
-        backend.connect().stats(pool_id)  # Not the instance's own, which would open the pool again.
-    except NotFoundError:
-        return True
-    return False
+    return backend.connect().stats(pool_id)["settings"] is None
 
 
 def _memory_mb(process: int) -> float:
