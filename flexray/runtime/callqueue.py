@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from flexray.context import POSITIONS
@@ -49,8 +48,6 @@ logger = logging.getLogger("flexray")
 
 R = TypeVar("R")
 
-REQUESTS_MAX = 1_000_000
-"""Requests under way: each getter parks one."""
 RESEND_S = 0.2
 SWEEP_EVERY_S = 600.0
 START_AGAIN_S = 1.0
@@ -63,7 +60,7 @@ ABANDONED_S = 86400.0
 
 
 class CallQueue:
-    """See the module. `CallQueueActor` is this class as Ray runs it."""
+    """See the module. Its public methods are what others may ask: `faces.CallQueue` names them."""
 
     def __init__(self) -> None:
         self._kept_s = _kept_days() * 86400.0
@@ -460,10 +457,6 @@ WORDS = {OK: "done", FAILED: "failed", START_FAILED: "failed", CANCELLED: "cance
 """What an input that is over is called."""
 GRAPH_INPUTS_MAX = 1000
 """Inputs of one call that a call graph shows."""
-
-CallQueueActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
-    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=REQUESTS_MAX
-)(CallQueue)
 
 
 def _without_gap(found: Iterable[tuple[int | None, Any]]) -> list[tuple[int, Any]]:

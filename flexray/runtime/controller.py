@@ -49,8 +49,6 @@ from flexray.runtime.wire import (
 
 logger = logging.getLogger("flexray")
 
-CALLS_MAX = 1_000_000
-"""Calls under way: each dispatcher parks one report per pool."""
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
 KEEP_LEARNED_EVERY_S = 30.0
@@ -63,7 +61,7 @@ SILENT_FALLBACK_S = 60.0
 
 
 class Controller:
-    """See the module. `ControllerActor` is this class as Ray runs it; workers import this one by its name."""
+    """See the module. Its public methods are what others may ask: `faces.Controller` names them."""
 
     def __init__(self) -> None:
         store = Store(state_file(cluster_id(), "controller"))
@@ -389,11 +387,6 @@ class Controller:
             logger.info("app %s ends: the process that opened it is gone", app.name)
             await self.close_app(app.app_id)
         self._users.forget_process(process)
-
-
-ControllerActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
-    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS_MAX
-)(Controller)
 
 
 def _containers_in_ray() -> dict[str, Any]:

@@ -5,7 +5,6 @@ One rule: two processes at once get the same one; where it cannot start, the err
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -13,6 +12,7 @@ from ray.util.client import ray as client
 
 from flexray.errors import ExecutionError
 from flexray.runtime.deaths import cause_of
+from flexray.runtime.faces import CallQueueActor, ControllerActor, LogsActor
 from flexray.runtime.wire import CALL_QUEUE_NAME, CONTROLLER_NAME, LOGS_NAME, NAMESPACE
 
 CREATE_TIMEOUT_S = 60.0
@@ -24,13 +24,7 @@ def find_controller() -> Any:
     Raises:
         ExecutionError: It cannot start.
     """
-
-    def its_class() -> Any:
-        from flexray.runtime.controller import ControllerActor  # noqa: PLC0415  # Few callers ever start it.
-
-        return ControllerActor
-
-    return _head_actor(CONTROLLER_NAME, its_class)
+    return _head_actor(CONTROLLER_NAME, ControllerActor)
 
 
 def find_call_queue() -> Any:
@@ -39,13 +33,7 @@ def find_call_queue() -> Any:
     Raises:
         ExecutionError: It cannot start.
     """
-
-    def its_class() -> Any:
-        from flexray.runtime.callqueue import CallQueueActor  # noqa: PLC0415  # Few callers ever start it.
-
-        return CallQueueActor
-
-    return _head_actor(CALL_QUEUE_NAME, its_class)
+    return _head_actor(CALL_QUEUE_NAME, CallQueueActor)
 
 
 def find_logs() -> Any:
@@ -54,33 +42,23 @@ def find_logs() -> Any:
     Raises:
         ExecutionError: It cannot start.
     """
-
-    def its_class() -> Any:
-        from flexray.runtime.logs import LogsActor  # noqa: PLC0415  # Few processes ever start it.
-
-        return LogsActor
-
-    return _head_actor(LOGS_NAME, its_class)
+    return _head_actor(LOGS_NAME, LogsActor)
 
 
-def _head_actor(name: str, its_class: Callable[[], Any]) -> Any:
+def _head_actor(name: str, its_class: Any) -> Any:
     try:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         pass
-    actor = (
-        its_class()
-        .options(
-            name=name,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            resources={"node:__internal_head__": 0.001},
-            runtime_env={},
-            enable_task_events=False,
-        )
-        .remote()
-    )
+    actor = its_class.options(
+        name=name,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        resources={"node:__internal_head__": 0.001},
+        runtime_env={},
+        enable_task_events=False,
+    ).remote()
     what = "the " + name.partition(":")[2].replace("-", " ")
     try:
         ray.get(actor.__ray_ready__.remote(), timeout=CREATE_TIMEOUT_S)

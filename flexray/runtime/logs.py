@@ -10,23 +10,19 @@ import contextlib
 import time
 from typing import Any
 
-import ray
-
 from flexray.errors import ExecutionError
 from flexray.runtime.database import state_file
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import cluster_id
 from flexray.runtime.logstore import KEPT_S, LogStore, Printed, Wanted
 
-CALLS_MAX = 100_000
-"""Calls under way: each container that prints has one, and each reader."""
 WAIT_S = 10.0
 """A reader that follows is answered after so long, whatever has come."""
 SWEEP_EVERY_S = 3600.0
 
 
 class Logs:
-    """See the module. `LogsActor` is this class as Ray runs it."""
+    """See the module. Its public methods are what others may ask: `faces.Logs` names them."""
 
     def __init__(self) -> None:
         self._store = LogStore(state_file(cluster_id(), "logs"))
@@ -67,8 +63,3 @@ class Logs:
                     self._writer.submit(lambda: self._store.drop_before(time.time() - KEPT_S))
                 )
             await asyncio.sleep(SWEEP_EVERY_S)
-
-
-LogsActor: Any = ray.remote(  # type: ignore[call-overload]  # Ray types no max_concurrency.
-    num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=CALLS_MAX
-)(Logs)

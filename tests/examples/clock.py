@@ -30,7 +30,7 @@ def move(at: float | None) -> None:
 
 
 def _set(controller: Any, at: float | None) -> None:
-    controller.clock = time.time if at is None else lambda: at
+    controller.behind.clock = time.time if at is None else lambda: at
 
 
 def wait_for(function: str, min_containers: int) -> None:

@@ -49,7 +49,7 @@ class Clock:
 
 
 def _set_clock(controller: Any, at: float | None) -> None:
-    controller.clock = time.time if at is None else lambda: at
+    controller.behind.clock = time.time if at is None else lambda: at
 
 
 def shop(name: str, release: int, diary: Path) -> flexray.App:

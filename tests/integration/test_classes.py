@@ -780,4 +780,4 @@ def test_a_look_at_a_parameter_set_creates_nothing(running: None) -> None:
 
 
 def pools_of(controller: Any) -> list[str]:
-    return sorted(controller._pools)
+    return sorted(controller.behind._pools)

@@ -265,7 +265,7 @@ def test_a_function_that_was_removed_and_came_back_stays(name: str) -> None:
     other.deploy()
     assert backend.connect().rollback(name, 1) == 3
     assert price_of(name).remote(1) == (1, 2)
-    variants = ray.get(controller().__ray_call__.remote(lambda own: list(own._apps._added)))
+    variants = ray.get(controller().__ray_call__.remote(lambda own: list(own.behind._apps._added)))
     assert f"{name}/price" not in variants  # Or it would be forgotten when it is idle.
 
 
@@ -277,7 +277,7 @@ def test_an_earlier_version_is_not_run_by_its_schedule_after_a_restart(name: str
     os.kill(process, signal.SIGKILL)
     assert price_of(name, version=1).remote(2) == (1, 4)
     assert price_of(name, version=2).remote(2) == (2, 4)
-    assert ray.get(controller().__ray_call__.remote(lambda own: len(own._clockwork.schedules))) == 0
+    assert ray.get(controller().__ray_call__.remote(lambda own: len(own.behind._clockwork.schedules))) == 0
 
 
 def kill_controller() -> None:
@@ -397,7 +397,7 @@ def forget(name: str) -> None:
 
 
 def _apps(own: Any) -> list[str]:
-    return list(own._apps.apps)
+    return list(own.behind._apps.apps)
 
 
 def _forget_soon(own: Any, seconds: float) -> None:

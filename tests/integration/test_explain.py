@@ -119,7 +119,7 @@ def test_what_was_learned_of_the_load_survives_the_controller(name: str) -> None
     learn.for_each([0.02] * 20)
     wait_until(lambda: ray.get(controller().__ray_call__.remote(_service_s, f"{name}/learn")) is not None)
     before = ray.get(controller().__ray_call__.remote(_service_s, f"{name}/learn"))
-    ray.get(controller().__ray_call__.remote(lambda own: own._apps.save_learned()))
+    ray.get(controller().__ray_call__.remote(lambda own: own.behind._apps.save_learned()))
     os.kill(ray.get(controller().__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
     learn.get_current_stats()
     after = ray.get(controller().__ray_call__.remote(_service_s, f"{name}/learn"))
@@ -127,5 +127,5 @@ def test_what_was_learned_of_the_load_survives_the_controller(name: str) -> None
 
 
 def _service_s(own: Any, pool_id: str) -> float | None:
-    service_s: float | None = own._pools[pool_id].pool.scaling.lessons.service.mean
+    service_s: float | None = own.behind._pools[pool_id].pool.scaling.lessons.service.mean
     return service_s

@@ -70,7 +70,7 @@ class Clock:
 
 
 def _set_clock(controller: Any, at: float | None) -> None:
-    controller.clock = time.time if at is None else lambda: at
+    controller.behind.clock = time.time if at is None else lambda: at
 
 
 @pytest.fixture

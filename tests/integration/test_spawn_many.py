@@ -60,7 +60,8 @@ def runs(gate: Gate) -> Counter[str]:
 
 def in_the_queue(look: Callable[[Any], Any]) -> Any:
     """What `look` finds in the call queue itself."""
-    return ray.get(ray.get_actor(CALL_QUEUE, namespace=NAMESPACE).__ray_call__.remote(look), timeout=20)
+    queue: Any = ray.get_actor(CALL_QUEUE, namespace=NAMESPACE)
+    return ray.get(queue.__ray_call__.remote(lambda own: look(own.behind)), timeout=20)
 
 
 def stored() -> tuple[int, int]:
