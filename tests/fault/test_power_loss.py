@@ -61,5 +61,10 @@ def test_whatever_was_acknowledged_is_there_after_power_was_lost(tmp_path: Path,
 
 @pytest.mark.parametrize("fault", power_loss.FAULTS[1:])
 def test_a_store_that_does_not_sync_is_found_out(tmp_path: Path, fault: str) -> None:
-    lines = lines_until_power_loss(tmp_path, fault, 300, SEED)
-    assert lost(tmp_path, lines)
+    """By one power loss of three: right after SQLite has synced by itself there is nothing to lose."""
+    for turn in range(3):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        if lost(folder, lines_until_power_loss(folder, fault, 300 + turn, SEED + turn)):
+            return
+    pytest.fail(f"nothing was lost, FLEXRAY_FAULT_SEED={SEED}")
