@@ -128,6 +128,10 @@ class Pool:
         self._had_room = True
         self.refused = 0
         """Inputs that found no room, since the controller began."""
+        self.arrived = 0
+        self.wait_s = 0.0
+        """What all inputs together have waited: by Little's law, their number times the mean wait of one."""
+        self._waited_at = now
         self._short: dict[str, None] = {}
         """Dispatchers with calls that find no room beside what others were given in advance."""
         self._effects: list[PoolEffect] = []
@@ -151,6 +155,8 @@ class Pool:
 
     def handle(self, event: PoolEvent, now: float) -> list[PoolEffect]:
         """Take in one event; return the effects, in the order in which to perform them."""
+        self.wait_s += self.callers.backlog * (now - self._waited_at)
+        self._waited_at = now
         match event:
             case ReportReceived(report):
                 self._take_report(report, now)
@@ -210,6 +216,7 @@ class Pool:
         asks = report.asked > caller.report.asked
         caller.decided = max(caller.decided, report.decided)
         caller.admitted = max(caller.admitted, report.admitted)
+        self.arrived += arrived
         self.scaling.lessons.arrivals.add(arrived, now)
         if report.service.count:
             service = report.service

@@ -31,7 +31,9 @@ GAUGES = {
 COUNTERS = {
     "flexray_containers_started_total": "Containers that Ray was asked for.",
     "flexray_cold_starts_total": "Containers that became ready.",
+    "flexray_inputs_total": "Inputs that arrived, refused ones included.",
     "flexray_inputs_refused_total": "Inputs that found no room within the limits.",
+    "flexray_wait_seconds_total": "What all inputs have waited; over inputs_total, what one waits.",
     "flexray_decisions_total": "Decisions that changed something, by the rule that made them.",
 }
 _EXTRA = {"flexray_containers": ("state",), "flexray_decisions_total": ("rule",)}
@@ -40,13 +42,23 @@ Series = tuple[str, ...]
 """Values of a metric's tags, in their order."""
 
 
+def _counts(host: PoolHost) -> dict[str, float]:
+    """What each counter has come to in this pool, decisions apart."""
+    pool, scaling = host.pool, host.pool.scaling
+    return {
+        "flexray_containers_started_total": scaling.started,
+        "flexray_cold_starts_total": scaling.cold_started,
+        "flexray_inputs_total": pool.arrived,
+        "flexray_inputs_refused_total": pool.refused,
+        "flexray_wait_seconds_total": pool.wait_s,
+    }
+
+
 @dataclass(slots=True)
 class _Totals:
     """What was counted of one pool so far, so that only the difference is added."""
 
-    started: int = 0
-    cold: int = 0
-    refused: int = 0
+    counts: dict[str, float] = field(default_factory=dict)
     rules: Counts[str] = field(default_factory=Counts)
 
 
@@ -90,18 +102,16 @@ class Metrics:
         self._gauges[name].set(value, tags=tags)
 
     def _count(self, host: PoolHost) -> None:
-        pool, series = host.pool, _series(host)
+        series = _series(host)
         known = self._totals.setdefault(host, _Totals())
-        scaling = pool.scaling
-        self._add("flexray_containers_started_total", series, scaling.started - known.started)
-        self._add("flexray_cold_starts_total", series, scaling.cold_started - known.cold)
-        self._add("flexray_inputs_refused_total", series, pool.refused - known.refused)
-        known.started, known.cold, known.refused = scaling.started, scaling.cold_started, pool.refused
-        for rule, count in scaling.decided.items():
+        for name, count in _counts(host).items():
+            self._add(name, series, count - known.counts.get(name, 0))
+            known.counts[name] = count
+        for rule, count in host.pool.scaling.decided.items():
             self._add("flexray_decisions_total", (*series, rule.value), count - known.rules[rule.value])
             known.rules[rule.value] = count
 
-    def _add(self, name: str, series: Series, count: int) -> None:
+    def _add(self, name: str, series: Series, count: float) -> None:
         if count > 0:
             tags = dict(zip(TAGS + _EXTRA.get(name, ()), series, strict=True))
             self._counters[name].inc(count, tags=tags)

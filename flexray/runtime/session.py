@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.util.client.common import ClientActorHandle, ClientObjectRef
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
 from flexray.core.status import SpawnedCall
@@ -28,7 +27,7 @@ from flexray.runtime import shipping
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.farewell import before_shutdown
-from flexray.runtime.head import connection, find_call_queue, find_controller, find_logs
+from flexray.runtime.head import client_types, connection, find_call_queue, find_controller, find_logs
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import (
@@ -60,7 +59,7 @@ class Session:
     """This process's connection to one Ray cluster: the controller and the dispatcher."""
 
     def __init__(self, *, owns_ray: bool) -> None:
-        for kind in (ray.ObjectRef, ClientObjectRef, ClientActorHandle):
+        for kind in (ray.ObjectRef, *client_types()):
             register_reference_type(kind)
         self.process = process_id()
         self.owns_ray = owns_ray

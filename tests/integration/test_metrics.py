@@ -88,7 +88,9 @@ def inputs(waiting: int, assigned: int) -> Values:
 
 
 def counted(started: int, refused: int) -> Values:
+    """Of five inputs that ran and those that were refused."""
     return {
+        ("flexray_inputs_total", "enter"): 5 + refused,
         ("flexray_containers_started_total", "enter"): started,
         ("flexray_cold_starts_total", "enter"): started,
         ("flexray_inputs_refused_total", "enter"): refused,
@@ -129,6 +131,9 @@ def test_the_exporter_shows_a_pool_at_work_idle_and_gone(cluster: Cluster, tmp_p
         gate.open()
         results(under_way)
         idle = wait_for({**inputs(0, 0), **containers(), wait: 0.0, **counted(2, refused=4)})
+        assert (
+            idle["flexray_wait_seconds_total", "enter"] > 3 * 0.5
+        )  # Three waited for the oldest's half second.
         assert idle[cold_start] > 0  # Not an amount of anything: it still holds.
         known = sum(decisions(at_work).values())  # Ray may export the counters of one look after its gauges.
         wait_until(lambda: sum(decisions(values_of(APP)).values()) > known, SHOWN_S, every_s=EVERY_S)

@@ -134,6 +134,18 @@ def test_inputs_beyond_the_limit_are_decided_and_not_admitted() -> None:
     assert not hand.newest["b"].room
 
 
+def test_what_arrived_and_what_all_of_it_waited_is_counted() -> None:
+    hand = Hand()
+    hand.report(asked=3, decided=3, admitted=3, arrived=3, waiting=3)
+    hand.tick(2.0)
+    hand.report(asked=5, decided=5, admitted=5, arrived=5, waiting=1, assigned=4)
+    hand.tick(1.0)
+    assert (hand.pool.arrived, hand.pool.wait_s) == (5, pytest.approx(3 * 2.0 + 1.0))
+    hand.report(asked=5, decided=5, admitted=5, arrived=5, waiting=0, assigned=1)
+    hand.tick(9.0)
+    assert hand.pool.wait_s == pytest.approx(7.0)
+
+
 def test_a_report_that_is_overtaken_by_a_newer_one_is_released() -> None:
     hand = hand_with_a_lease()
     hand.report(assigned=1)
