@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flexray.core.autoscaler import GIVE_UP_AFTER
 from flexray.core.ledger import State
@@ -18,8 +19,16 @@ from flexray.errors import ContainerStartError
 NOTICE_AFTER_S = 10.0
 """A pool in which nothing was placed, or to which nothing may be added, for so long stands still."""
 
-Placing = Callable[[], tuple[str, str | None]]
-"""What one container asks for, in words, and why no node can ever hold it; None: one can."""
+
+class Place(NamedTuple):
+    """Where a container of a pool could run."""
+
+    shape: str
+    """What it asks for, in words."""
+    impossible: str | None = None
+    """Why no node can ever hold it."""
+    sold_out: str | None = None
+    """Why no node that can hold it comes now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +59,10 @@ class Watch:
         self._steps = 0
         self._found: Standstill | None = None
 
-    def look(self, now: float, placing: Placing) -> Standstill | None:
+    def look(self, now: float, place: Callable[[], Place]) -> Standstill | None:
         """What holds inputs up: starts fail; or nothing was placed, or nothing may be added, for a while.
 
-        `placing` is asked once per `NOTICE_AFTER_S`, and only where something waits for a place.
+        `place` is asked once per `NOTICE_AFTER_S`, and only where something waits for a place.
         """
         pool = self._pool
         if pool.scaling.failed_starts and pool.callers.demand:
@@ -64,19 +73,20 @@ class Watch:
         steps = 0 if since is None else int((now - since) // NOTICE_AFTER_S)
         if steps != self._steps:
             self._steps = steps
-            self._found = self._describe(steps * NOTICE_AFTER_S, None if unplaced is None else placing)
+            self._found = self._describe(steps * NOTICE_AFTER_S, None if unplaced is None else place)
         return self._found
 
-    def _describe(self, waited_s: float, placing: Placing | None) -> Standstill | None:
+    def _describe(self, waited_s: float, place: Callable[[], Place] | None) -> Standstill | None:
         if not waited_s:
             return None
-        if placing is None:
+        if place is None:
             most = f"may have no more containers (max_containers={self._pool.ledger.ready})"
             return self._standstill(most, bounded=True)
-        shape, impossible = placing()
+        shape, impossible, sold_out = place()
         if impossible is not None:
             return self._standstill(impossible, link="but")
-        return self._standstill(f"waits for {shape} since {waited_s:.0f} s")
+        why = "" if sold_out is None else f": {sold_out}"
+        return self._standstill(f"waits for {shape} since {waited_s:.0f} s{why}")
 
     def _standstill(self, reason: str, link: str = "which", *, bounded: bool = False) -> Standstill:
         ready, homes = self._pool.ledger.ready, self._pool.callers.homes

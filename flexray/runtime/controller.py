@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import ray
@@ -352,10 +353,15 @@ class Controller:
 
     async def _look_after_lives(self) -> None:
         self._users.forget_where(self._has_nothing)
+        run_in_thread = partial(asyncio.get_running_loop().run_in_executor, None)
         if self._awake:
-            leaving = await asyncio.get_running_loop().run_in_executor(None, leaving_nodes)
+            leaving = await run_in_thread(leaving_nodes)
             for host in list(self._awake) if leaving else ():
                 host.leave_nodes(leaving)
+        if any(host.may_ask_otherwise for host in self._awake):
+            nodes = await run_in_thread(known_nodes)
+            for host in [host for host in self._awake if host.may_ask_otherwise]:
+                host.ask_otherwise(nodes)
         silent = {i for host in self._awake for i in host.pool.silent()}
         openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
         recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]

@@ -15,9 +15,10 @@ from typing import Any
 
 import ray
 
+from flexray.config import Gpu
 from flexray.runtime.actors import ACTORS, actor_class
 from flexray.runtime.nodetypes import known_nodes
-from flexray.runtime.placement import actor_options, hidden_gpus
+from flexray.runtime.placement import actor_options, gpu_choice, hidden_gpus
 from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, PoolSpec
 
 Handle = Any
@@ -37,8 +38,10 @@ class Launcher:
         """By pool, the launches that wait; the pool whose turn it is comes first."""
         self._is_busy = False
 
-    async def start(self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
-        """The handle of a new container; Ray may place it whenever it can."""
+    async def start(
+        self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int
+    ) -> tuple[Handle, Gpu | None]:
+        """The handle of a new container, and the GPU that it asks for; Ray may place it whenever it can."""
         await self._turn(spec.pool_id)
         try:
             self._use_number(spec.pool_id, int(container_id.rpartition("#")[2]))
@@ -87,7 +90,7 @@ def _export() -> None:
             meta.last_export_cluster_and_job = global_worker.current_cluster_and_job
 
 
-def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Handle:
+def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> tuple[Handle, Gpu | None]:
     resources = spec.config.resources
     nodes = known_nodes() if resources.gpu else ()
     options: Mapping[str, Any] = actor_options(resources, nodes)
@@ -102,4 +105,5 @@ def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> 
         enable_task_events=False,
         **options,
     )
-    return container.remote(container_id, spec_data, slots, hide_gpus=hidden_gpus(resources))
+    handle = container.remote(container_id, spec_data, slots, hide_gpus=hidden_gpus(resources))
+    return handle, gpu_choice(resources, nodes)

@@ -1,7 +1,8 @@
 """The nodes that a cluster has, and the types of node that its autoscaler may add.
 
 One rule: a type that may be added counts as a node, for whatever it can hold can be held; that none of it has
-been started yet makes no difference to where a container may run.
+been started yet makes no difference to where a container may run. A type of which the cloud has just refused
+a node says so under SoldOut.
 
 Ray tells nobody which types there are, so they are read where its autoscaler reads them: in the file that the
 head node was started with. Where there is none (KubeRay keeps the types in Kubernetes, and a Ray without an
@@ -11,22 +12,30 @@ autoscaler has none) only the nodes that live are known.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RpcError
 
 from flexray.runtime.placement import Node
 
 MONITOR_FILE = "--autoscaling-config="
 """How the autoscaler's process is told its file."""
+STATUS_TIMEOUT_S = 2
+SOLD_OUT_S = 300.0
+"""For so long after the cloud has refused a node, others of its type are not counted on."""
 
 
 def known_nodes() -> list[Node]:
     """What `ray.nodes()` lists, and an entry for each type that may be added. Asked for on the head node."""
     nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [*nodes, *_types_of(ray.get_runtime_context().gcs_address)]
+    address = ray.get_runtime_context().gcs_address
+    types = _types_of(address)
+    refused = _refused(address) if types else {}
+    return [*nodes, *({**each, "SoldOut": refused.get(each["NodeType"])} for each in types)]
 
 
 def types_in(config: Mapping[str, Any]) -> list[Node]:
@@ -55,6 +64,18 @@ def _types_of(gcs_address: str) -> list[Node]:
         return [] if path is None else _read(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, TypeError, AttributeError):
         return []  # It is the autoscaler's to complain about.
+
+
+def _refused(gcs_address: str) -> dict[str, str]:
+    """Types of node of which the autoscaler could not launch one lately, with what the cloud said."""
+    from ray.autoscaler.v2.sdk import get_cluster_status  # noqa: PLC0415  # Only where there are types.
+
+    try:
+        failed = get_cluster_status(gcs_address, timeout=STATUS_TIMEOUT_S).failed_launches
+    except (RpcError, RuntimeError, ValueError):  # An autoscaler v1 tells nothing.
+        return {}
+    since = time.time() - SOLD_OUT_S
+    return {each.ray_node_type_name: each.details or "" for each in failed if (each.failed_ts_s or 0) > since}
 
 
 @functools.lru_cache(maxsize=1)

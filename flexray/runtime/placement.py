@@ -9,7 +9,7 @@ Nodes are passed in as `ray.nodes()` lists them, with the types of node that may
 |---|---|
 | `gpu="any"`, `num_gpus=0.5` | `num_gpus` |
 | `gpu="A100:2"` | `num_gpus=2, accelerator_type="A100"`: a node must declare that kind |
-| `gpu=["H100", "A100"]` | the same, for the first kind that a node has enough of, else that may be added |
+| `gpu=["H100", "A100"]` | the same, for the first kind that a node has enough of, else that may be had |
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from flexray.config import Gpu, Resources
 Node = Mapping[str, Any]
 """One entry of `ray.nodes()`: Alive, Resources (name to total) and Labels, among others.
 
-A type of node that may be added looks the same and has its name in NodeType.
+A type of node that may be added looks the same and has its name in NodeType; if the cloud has just refused
+one, SoldOut is what it said.
 """
 
 MIB = 1024 * 1024
@@ -53,14 +54,21 @@ def actor_options(resources: Resources, nodes: Sequence[Node] = ()) -> dict[str,
 def gpu_choice(resources: Resources, nodes: Sequence[Node]) -> Gpu | None:
     """The first GPU asked for that a living node has enough of, else that a type of node has, else the first.
 
-    None if none is asked for. What runs goes before what may be added, for a cloud can have run out of that.
+    None if none is asked for. What runs goes before what may be added, and what is sold out comes last.
     """
     alive = _alive(nodes)
-    for candidates in ([node for node in alive if "NodeType" not in node], alive):
+    on_sale = [node for node in alive if node.get("SoldOut") is None]
+    for candidates in ([node for node in alive if "NodeType" not in node], on_sale, alive):
         for gpu in resources.gpu:
             if any(not _lacking(_gpu_options(gpu, nodes), node) for node in candidates):
                 return gpu
     return resources.gpu[0] if resources.gpu else None
+
+
+def superseded(asked: Gpu, resources: Resources, nodes: Sequence[Node]) -> bool:
+    """Whether the GPU that a launch asked for is sold out by now, and another that would do is not."""
+    is_sold_out = sold_out(_gpu_options(asked, nodes), nodes) is not None
+    return is_sold_out and gpu_choice(resources, nodes) != asked
 
 
 def hidden_gpus(resources: Resources) -> bool:
@@ -92,6 +100,15 @@ def infeasible(options: Mapping[str, Any], nodes: Sequence[Node]) -> str | None:
     place = _place(nearest, alive)
     hint = _hint(lacking[0], nearest, alive)
     return f"no node can hold {shape(options)}: {place} has {_shown(options, nearest)}\n\nhint: {hint}"
+
+
+def sold_out(options: Mapping[str, Any], nodes: Sequence[Node]) -> str | None:
+    """What the cloud said, where all nodes that can hold such a container are of types that it refused."""
+    able = [node for node in _alive(nodes) if not _lacking(options, node)]
+    refused = [node for node in able if node.get("SoldOut") is not None]
+    if not refused or len(refused) < len(able):
+        return None
+    return f"no {' or '.join(node['NodeType'] for node in refused)} node can be had: {refused[0]['SoldOut']}"
 
 
 def _place(nearest: Node, alive: Sequence[Node]) -> str:

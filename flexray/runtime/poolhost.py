@@ -15,14 +15,15 @@ from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
-from flexray.config import AutoscalerSettings
-from flexray.core.blocking import Standstill, Watch
+from flexray.config import AutoscalerSettings, Gpu
+from flexray.core.blocking import Place, Standstill, Watch
 from flexray.core.estimates import Learned
 from flexray.core.events import (
     AnswerReport,
     ContainerLost,
     ContainerPlaced,
     ContainerReady,
+    ContainerRetired,
     DispatcherLost,
     LeaseReleased,
     NodeLeaving,
@@ -48,7 +49,7 @@ from flexray.runtime.head import find_logs
 from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.logstore import Printed
 from flexray.runtime.nodetypes import known_nodes
-from flexray.runtime.placement import Node, actor_options, infeasible, shape
+from flexray.runtime.placement import Node, actor_options, infeasible, shape, sold_out, superseded
 from flexray.runtime.wire import EXIT_GRACE_S, PINNED, ContainerInfo, LoadAnswer, PoolInfo, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
@@ -91,6 +92,8 @@ class PoolHost:
         self._launcher = launcher
         self._awake = awake
         self._handles: dict[str, Handle] = dict(left.found)
+        self._asked: dict[str, Gpu] = {}
+        """What containers without a place ask for."""
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,6 +161,18 @@ class PoolHost:
         for container in list(self.pool.ledger.containers.values()):
             if container.node in nodes and not container.outdated:
                 self.handle(NodeLeaving(container.container_id))
+
+    @property
+    def may_ask_otherwise(self) -> bool:
+        """Whether launches without a place could ask for another kind of GPU."""
+        return len(self.spec.config.resources.gpu) > 1 and bool(self._asked)
+
+    def ask_otherwise(self, nodes: Sequence[Node]) -> None:
+        """Launches that ask for what is sold out make way for others of a kind that may be had."""
+        resources = self.spec.config.resources
+        for container_id, gpu in list(self._asked.items()):
+            if superseded(gpu, resources, nodes):
+                self.handle(ContainerRetired(container_id))
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         self.handle(SettingsChanged(settings))
@@ -238,7 +253,7 @@ class PoolHost:
 
     async def _start(self, container_id: str) -> None:
         try:
-            handle = await self._launcher.start(
+            handle, gpu = await self._launcher.start(
                 container_id, self.spec, self._spec_data, self.pool.ledger.slots
             )
         except ExecutionError as error:  # The disk is full, so that its number cannot be kept.
@@ -248,6 +263,8 @@ class PoolHost:
             self._not_started(container_id, f"Ray refuses to create it: {error}", permanent=True)
             return
         self._handles[container_id] = handle
+        if gpu is not None:
+            self._asked[container_id] = gpu
         if self.closed:
             await self._end(container_id)
         else:
@@ -263,6 +280,7 @@ class PoolHost:
         while True:
             try:
                 node = await handle.placed.remote()
+                self._asked.pop(container_id, None)
                 self.handle(ContainerPlaced(container_id, node))
                 answer: LoadAnswer = await handle.load.remote()
                 if answer.ready:
@@ -289,6 +307,7 @@ class PoolHost:
         if self.spec.is_logged and not expected and not self.closed:
             self._run(self._log_death(container_id, cause))
         self._handles.pop(container_id, None)
+        self._asked.pop(container_id, None)
         self.handle(ContainerLost(container_id, cause))
 
     async def _log_death(self, container_id: str, cause: str) -> None:
@@ -343,7 +362,7 @@ class PoolHost:
 
     def _explained(self, reason: str) -> str:
         """The reason with what no node has, where that is why."""
-        why = self._placing(known_nodes())[1]
+        why = self._place(known_nodes()).impossible
         return reason if why is None else f"{reason}: {why.splitlines()[0]}"
 
     @property
@@ -405,17 +424,16 @@ class PoolHost:
 
     def standstill(self) -> Standstill | None:
         """What holds inputs up."""
-        return self._watch.look(time.monotonic(), lambda: self._placing(known_nodes()))
+        return self._watch.look(time.monotonic(), lambda: self._place(known_nodes()))
 
     def need(self, now: float, nodes: Sequence[Node]) -> PoolNeed:
         """What the pool wants and could spare; room that no node can ever have is not made."""
         need = self.pool.scaling.need(self.spec.pool_id, Shape.of(self.spec.config.resources), now)
-        return replace(need, lacks_room=need.lacks_room and self._placing(nodes)[1] is None)
+        return replace(need, lacks_room=need.lacks_room and self._place(nodes).impossible is None)
 
-    def _placing(self, nodes: Sequence[Node]) -> tuple[str, str | None]:
-        """See `core.blocking`."""
+    def _place(self, nodes: Sequence[Node]) -> Place:
         options = actor_options(self.spec.config.resources, nodes)
-        return shape(options), infeasible(options, nodes)
+        return Place(shape(options), infeasible(options, nodes), sold_out(options, nodes))
 
     def say(self, notice: str | None) -> None:
         """Tell the callers why their inputs wait, if that has changed."""

@@ -122,6 +122,16 @@ def test_of_a_list_of_gpus_the_first_that_the_cluster_could_offer_is_taken() -> 
         assert set(str(seen).split(",")) == {"0", "1"}
 
 
+@pytest.mark.long
+@in_driver
+def test_where_the_first_gpu_of_a_list_is_sold_out_the_next_is_taken() -> None:
+    app = flexray.App("sold-out")
+    function = app.function(cpu=0, gpu=["L4", "A100"], scaledown_window=WINDOW_S)(devices)
+    with app.run():
+        node, _ = function.remote()
+        assert workers()[node] == "a100"
+
+
 class Sized:
     """Keeps something in its container and gives large values."""
 
@@ -196,7 +206,10 @@ def test_what_no_node_can_hold_is_named_with_what_the_cluster_could_offer() -> N
         assert " that may be added, cpu, has {CPU: 4, GPU: 0}" in said[0], said[0]
         assert "no node can hold {GPU: 1, accelerator_type:B200: 0.001}" in said[1], said[1]
         assert "the cluster's kinds of GPU are A100, L4;" in said[1], said[1]
-        # Its type of node is sold out, which the cloud knows, and which may be over in a moment.
-        assert said[2] == "waits for {GPU: 1, accelerator_type:L4: 0.001} since 10 s"
+        # Which may be over in a moment.
+        assert said[2].startswith(
+            "waits for {GPU: 1, accelerator_type:L4: 0.001} since 10 s: no sold-out node"
+        )
+        assert "no machine of this type is left in the zone" in said[2], said[2]
         assert not any(call.done() for call in under_way)
         assert not running(SOLD_OUT)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flexray.config import AutoscalerSettings
-from flexray.core.blocking import NOTICE_AFTER_S, Standstill, Watch, notices
+from flexray.core.blocking import NOTICE_AFTER_S, Place, Standstill, Watch, notices
 from flexray.core.events import (
     ContainerLost,
     ContainerPlaced,
@@ -87,18 +87,19 @@ class Watched:
         self.watch = Watch("f", self.pool)
         self.asked = 0
         self.impossible: str | None = None
+        self.sold_out: str | None = None
         report = Report("d", number=1, seen=0, asked=2, arrived=2, waiting=2)
         (self.started,) = self._starts(self.pool.handle(ReportReceived(report), 0.0))
 
     def _starts(self, effects: list[Any]) -> list[str]:
         return [effect.container_id for effect in effects if isinstance(effect, StartContainer)]
 
-    def placing(self) -> tuple[str, str | None]:
+    def place(self) -> Place:
         self.asked += 1
-        return "{CPU: 1}", self.impossible
+        return Place("{CPU: 1}", self.impossible, self.sold_out)
 
     def look(self, now: float) -> str | None:
-        found = self.watch.look(now, self.placing)
+        found = self.watch.look(now, self.place)
         return None if found is None else found.reason
 
 
@@ -120,13 +121,21 @@ def test_what_no_node_can_hold_is_said_instead() -> None:
     assert watched.look(NOTICE_AFTER_S) == "no node can hold {CPU: 1}"
 
 
+def test_what_the_cloud_says_is_said_beside_how_long() -> None:
+    watched = Watched(max_containers=1)
+    watched.sold_out = "no l4 node can be had: none is left"
+    assert (
+        watched.look(NOTICE_AFTER_S) == "waits for {CPU: 1} since 10 s: no l4 node can be had: none is left"
+    )
+
+
 def test_a_pool_at_its_maximum_is_bounded_only_after_a_while() -> None:
     watched = Watched(max_containers=1)
     watched.pool.handle(ContainerPlaced(watched.started), 1.0)
     watched.pool.handle(ContainerReady(watched.started), 1.0)
     assert watched.pool.is_bounded
     assert watched.look(5.0) is None
-    found = watched.watch.look(5.0 + NOTICE_AFTER_S, watched.placing)
+    found = watched.watch.look(5.0 + NOTICE_AFTER_S, watched.place)
     assert found is not None
     assert (found.bounded, found.ready) == (True, 1)
     assert found.reason == "may have no more containers (max_containers=1)"

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from flexray.config import Gpu, Resources
-from flexray.runtime.placement import actor_options, gpu_choice, hidden_gpus, infeasible, shape
+from flexray.runtime.placement import (
+    actor_options,
+    gpu_choice,
+    hidden_gpus,
+    infeasible,
+    shape,
+    sold_out,
+    superseded,
+)
 
 GIB = 1024**3
 
@@ -50,6 +58,37 @@ def test_everything_asked_for_is_passed_on_in_rays_words() -> None:
 @pytest.mark.parametrize("resources", [Resources(gpu="any"), Resources(num_gpus=1)])
 def test_any_gpu_names_no_kind(resources: Resources) -> None:
     assert actor_options(resources) == {"num_cpus": 1, "num_gpus": 1}
+
+
+def addable(name: str, refused: str | None = None, **resources: float) -> dict[str, Any]:
+    return {**node(**resources), "NodeType": name, "SoldOut": refused}
+
+
+def test_a_kind_that_is_sold_out_comes_after_all_that_may_be_had() -> None:
+    resources = Resources(gpu=["H100", "A100"])
+    h100, a100 = addable("h100", "none is left", GPU=1, H100=1), addable("a100", GPU=1, A100=1)
+    assert gpu_choice(resources, [h100, a100]) == Gpu(kind="A100")
+    assert gpu_choice(resources, [{**h100, "SoldOut": None}, a100]) == Gpu(kind="H100")
+    assert gpu_choice(resources, [h100, {**a100, "SoldOut": ""}]) == Gpu(kind="H100")
+    assert gpu_choice(resources, [h100, a100, node(GPU=1, H100=1)]) == Gpu(kind="H100")
+
+
+def test_a_launch_is_superseded_where_its_kind_alone_is_sold_out() -> None:
+    asked, resources = Gpu(kind="H100"), Resources(gpu=["H100", "A100"])
+    h100, a100 = addable("h100", "none is left", GPU=1, H100=1), addable("a100", GPU=1, A100=1)
+    assert superseded(asked, resources, [h100, a100])
+    assert not superseded(asked, resources, [{**h100, "SoldOut": None}, a100, node(GPU=1, A100=1)])
+    assert not superseded(asked, resources, [h100, {**a100, "SoldOut": ""}])
+    assert not superseded(asked, resources, [h100, a100, node(GPU=1, H100=1)])
+
+
+def test_what_the_cloud_said_is_told_where_nothing_else_can_hold_it() -> None:
+    options = actor_options(Resources(cpu=0, gpu="any"))
+    refused = [addable("h100", "none is left", GPU=1), addable("cpu", CPU=4)]
+    assert sold_out(options, refused) == "no h100 node can be had: none is left"
+    assert sold_out(options, [*refused, addable("a100", GPU=1)]) is None
+    assert sold_out(options, [*refused, node(GPU=1)]) is None
+    assert sold_out(options, [node(CPU=1)]) is None
 
 
 def test_the_first_kind_that_a_node_has_enough_of_is_chosen() -> None:
