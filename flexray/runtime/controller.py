@@ -27,6 +27,7 @@ from flexray.runtime.apps import Apps, not_running
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
 from flexray.runtime.liveness import is_alive, leaving_nodes
+from flexray.runtime.memory import give_back_free_memory
 from flexray.runtime.metrics import Metrics
 from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.poolhost import PoolHost
@@ -52,7 +53,7 @@ logger = logging.getLogger("flexray")
 
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
-KEEP_LEARNED_EVERY_S = 30.0
+TIDY_EVERY_S = 30.0
 FORESEEN_S = 600.0
 """How long before a tick its pool is told of it: longer than any start takes."""
 WATCH_S = 600.0
@@ -85,7 +86,7 @@ class Controller:
             loop.create_task(self._tick()),
             loop.create_task(self._watch_lives()),
             loop.create_task(self._keep_all_packages()),
-            loop.create_task(self._keep_learned()),
+            loop.create_task(self._tidy()),
         ]
 
     def _wall_clock(self) -> float:
@@ -308,13 +309,17 @@ class Controller:
             for pool_id, count in self._sharing.give_ups(needs, now).items():
                 self._pools[pool_id].handle(GiveUp(count))
 
-    async def _keep_learned(self) -> None:
+    async def _tidy(self) -> None:
+        was_awake = False
         while True:
-            await asyncio.sleep(KEEP_LEARNED_EVERY_S)
+            await asyncio.sleep(TIDY_EVERY_S)
             try:
                 self._apps.save_learned()
             except Exception:
                 logger.exception("what was learned of the load may be lost")
+            if self._awake or was_awake:
+                give_back_free_memory()
+            was_awake = bool(self._awake)
 
     def _tick_pool(self, host: PoolHost) -> None:
         """The next event wakes it where it is idle: hundreds of pools that nobody calls cost nothing."""
