@@ -1,7 +1,7 @@
 """Free memory goes back to the machine.
 
-One rule: Ray keeps some of every actor that it ever made, between blocks that are free again. Malloc holds on to
-those, and a controller that starts containers for weeks would grow several times as fast.
+One rule: Ray keeps some of every actor that it ever made, between blocks that are free again. Malloc holds on
+to those, and a controller that starts containers for weeks would grow several times as fast.
 """
 
 from __future__ import annotations
