@@ -8,7 +8,7 @@ PYTEST := .venv/bin/python -m pytest
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check sim fault nodes bench policies clean
+.PHONY: demo test check sim fault nodes long bench policies clean
 
 demo: .venv/demo.stamp
 	.venv/bin/flexray run examples/grid_search.py
@@ -31,7 +31,11 @@ fault: .venv/dev.stamp
 	$(PYTEST) tests/fault
 
 nodes: .venv/dev.stamp
-	$(PYTEST) tests/integration -m long
+	$(PYTEST) tests/integration/test_nodes.py tests/integration/test_on_premises.py
+
+# What `make test` leaves out.
+long: .venv/dev.stamp
+	$(PYTEST) tests -m long
 
 bench: .venv/bench.stamp
 	.venv/bin/python -m tests.bench

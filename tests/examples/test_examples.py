@@ -148,6 +148,7 @@ def test_the_readmes_example_runs(head: Head, tmp_path: Path) -> None:
     assert head.run("flexray", "run", example).split() == ["49", "332833500"]
 
 
+@pytest.mark.long
 def test_ocr_jobs_are_fetched_by_another_process_and_read_right(head: Head) -> None:
     printed = head.run("flexray", "run", EXAMPLES / "ocr_jobs.py")
 

@@ -109,6 +109,7 @@ def test_a_caller_that_was_stopped_for_long_finishes_its_map(
     assert runs.counts() == {str(x): 1 for x in range(-1, 100)}
 
 
+@pytest.mark.long
 def test_a_stopped_caller_does_not_keep_its_slots_from_another(
     cluster: Cluster, actors: Actors, runs: Runs, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def make_app(
     return app, work
 
 
+@pytest.mark.long
 def test_no_container_is_named_like_one_that_died_before_the_controller(actors: Actors, runs: Runs) -> None:
     app, work = make_app("names", runs, lasting_s=3.0)
     with app.run():
@@ -160,6 +161,7 @@ def test_a_controller_that_cannot_start_again_fails_what_waits_and_says_why(
     assert actors.controller != controller
 
 
+@pytest.mark.long
 def test_drivers_that_start_at_once_on_a_fresh_cluster_share_one_controller(
     cluster: Cluster, actors: Actors
 ) -> None:

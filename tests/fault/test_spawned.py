@@ -78,7 +78,7 @@ def check_ends(inputs: list[tuple[flexray.FunctionCall[tuple[int, int]], int, in
 # One death, or two at once.
 
 
-@pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.parametrize("at_most_once", [pytest.param(False, marks=pytest.mark.long), True])
 def test_an_input_that_runs_while_the_call_queue_dies_runs_once(
     actors: Actors, runs: Runs, at_most_once: bool
 ) -> None:
@@ -94,7 +94,7 @@ def test_an_input_that_runs_while_the_call_queue_dies_runs_once(
     assert runs.counts() == {str(x): 1 for x in range(40)}
 
 
-@pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.parametrize("at_most_once", [pytest.param(False, marks=pytest.mark.long), True])
 def test_an_input_that_ends_while_there_is_no_call_queue_has_run_once(
     actors: Actors, runs: Runs, at_most_once: bool
 ) -> None:
@@ -138,7 +138,7 @@ def test_queue_and_controller_die_together_and_every_input_runs_once(actors: Act
     assert runs.counts() == {str(x): 1 for x in range(201)}
 
 
-@pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.parametrize("at_most_once", [pytest.param(False, marks=pytest.mark.long), True])
 def test_queue_and_container_die_together(actors: Actors, runs: Runs, at_most_once: bool) -> None:
     app, work = make_app("queue-and-container", runs, at_most_once=at_most_once)
     with detached(app):
@@ -159,7 +159,7 @@ def test_queue_and_container_die_together(actors: Actors, runs: Runs, at_most_on
     assert not runs.overlapping()
 
 
-@pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.parametrize("at_most_once", [pytest.param(False, marks=pytest.mark.long), True])
 def test_everything_dies_at_once_and_every_call_ends(actors: Actors, runs: Runs, at_most_once: bool) -> None:
     app, work = make_app("all-die", runs, at_most_once=at_most_once)
     with detached(app):

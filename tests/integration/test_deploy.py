@@ -243,6 +243,7 @@ def test_spawn_works_again_after_an_app_was_stopped_and_deployed(name: str) -> N
         price_of(name).spawn(1)
 
 
+@pytest.mark.long
 def test_a_deploy_beside_a_stop_is_there_or_refused(name: str) -> None:
     app = shop(name, 1, min_containers=1)
     app.deploy()
@@ -365,6 +366,7 @@ def test_a_function_that_was_removed_keeps_its_maximum(name: str, tmp_path: Path
     assert len(set(results(waiting))) == 1
 
 
+@pytest.mark.long
 def test_handles_to_an_earlier_version_work_after_it_was_forgotten(name: str) -> None:
     shop(name, 1, scaledown_window=2).deploy()
     shop(name, 2).deploy()
@@ -377,6 +379,7 @@ def test_handles_to_an_earlier_version_work_after_it_was_forgotten(name: str) ->
     assert price.update_autoscaler(max_containers=3).max_containers == 3
 
 
+@pytest.mark.long
 def test_an_earlier_version_that_nobody_uses_is_forgotten_and_comes_again(name: str) -> None:
     for version in (1, 2):
         shop(name, version, scaledown_window=2).deploy()

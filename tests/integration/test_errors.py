@@ -523,6 +523,7 @@ def test_a_cluster_of_another_version_names_both_versions(cluster: Cluster, what
     assert "hint:" in said
 
 
+@pytest.mark.long
 def test_a_cluster_with_another_token_names_the_variables_of_the_token(
     driver_with_another_token: subprocess.Popen[str],
 ) -> None:

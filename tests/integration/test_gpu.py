@@ -84,6 +84,7 @@ def test_two_halves_share_a_gpu(app: flexray.App, gate: Gate) -> None:
         assert len(set(results(under_way))) == 4
 
 
+@pytest.mark.long
 def test_a_gpu_that_no_node_has_is_named_after_ten_seconds_and_ends_at_the_startup_timeout(
     app: flexray.App,
 ) -> None:

@@ -517,6 +517,7 @@ def test_a_slow_reader_holds_the_generator_within_sixteen_results(
     assert list(read) == list(range(101, 200))
 
 
+@pytest.mark.long
 def test_waiting_for_a_slow_reader_counts_in_no_timeout(app: flexray.App) -> None:
     @app.function(cpu=0, timeout=1)
     def numbers(count: int) -> Iterator[int]:
@@ -1048,7 +1049,9 @@ def test_inputs_of_a_container_for_one_at_a_time_run_on_one_thread(app: flexray.
         assert set(threads.map(range(100))) == {1}
 
 
-@pytest.mark.parametrize("single_use", [False, True], ids=["shared", "single-use"])
+@pytest.mark.parametrize(
+    "single_use", [False, pytest.param(True, marks=pytest.mark.long)], ids=["shared", "single-use"]
+)
 def test_a_container_stays_until_the_last_result_is_read(app: flexray.App, single_use: bool) -> None:
     @app.function(cpu=0, scaledown_window=2, single_use_containers=single_use)
     def numbers(count: int) -> Iterator[int]:

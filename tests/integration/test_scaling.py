@@ -132,6 +132,7 @@ def test_a_refusal_names_the_function_the_count_and_the_limit(gate: Gate) -> Non
         assert enter.remote("retried") > 0
 
 
+@pytest.mark.long
 def test_maps_of_several_processes_wait_at_the_limit_and_finish(cluster: Cluster, gate: Gate) -> None:
     app, enter = gated(gate, max_containers=1, limits=flexray.Limits(pending=10))
     with app.run():

@@ -890,6 +890,7 @@ def on_a_cluster_of_its_own(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, c
     return "".join(output.splitlines()[-1:])
 
 
+@pytest.mark.long
 def test_how_long_results_are_kept_is_a_setting(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_a_cluster_of_its_own(cluster, monkeypatch, KEPT_DRIVER, "0.000001") == "passed"
 

@@ -15,7 +15,7 @@ import pytest
 from tests.sim.play import failure_of
 from tests.sim.scenarios import KINDS, scenario
 
-SEEDS = int(os.environ.get("FLEXRAY_SIM_SEEDS", "2000"))
+SEEDS = int(os.environ.get("FLEXRAY_SIM_SEEDS", "1000"))
 FIRST = int(os.environ.get("FLEXRAY_SIM_FIRST", "0"))
 AT_ONCE = 100
 ROOT = Path(__file__).parents[2]
