@@ -44,6 +44,10 @@ class _Calls:
 
         self._container = BaseContainer(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        """What Ray shows for it, in its dashboard and before what it prints."""
+        return self._container.name
+
     @_control
     def placed(self) -> str:
         """The id of its node, as soon as there is a process."""

@@ -27,6 +27,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 from flexray.context import POSITIONS
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
 from flexray.errors import ExecutionError, InputCancelledError, NotFoundError, OutputExpiredError
+from flexray.runtime import roster
 from flexray.runtime.callstore import Call, CallStore, SentBatch
 from flexray.runtime.database import state_file
 from flexray.runtime.deaths import cause_of
@@ -35,7 +36,7 @@ from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import cluster_id, connection, find_controller
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import laid_out
-from flexray.runtime.spawned import News, SpawnedPool, container_of, travelling
+from flexray.runtime.spawned import News, SpawnedPool, travelling
 from flexray.runtime.wire import (
     Added,
     BatchMessage,
@@ -145,7 +146,7 @@ class CallQueue:
         cause = "its container died while the call queue restarted"
         while wanted and answer is None:
             try:
-                handle = await self._loop.run_in_executor(None, container_of, batch.container)
+                handle = await self._loop.run_in_executor(None, roster.find, batch.container)
                 if handle is None:
                     break
                 arguments = await self._write(lambda: self._store.arguments(wanted))

@@ -13,9 +13,9 @@ import ray
 from ray.exceptions import RayError
 
 from flexray.errors import Error
+from flexray.runtime import roster
 from flexray.runtime.session import connect, join_ray
 from flexray.runtime.wire import (
-    ACTOR_PREFIX,
     CALL_QUEUE_NAME,
     CONTROLLER_NAME,
     EXIT_GRACE_S,
@@ -119,29 +119,30 @@ def shutdown(*, stop_apps: bool) -> int:
         session = connect(join=True)
         for deployment in session.deployments():
             session.stop_app(deployment.name)
-    ended = dict.fromkeys(_names())
+    ended = dict.fromkeys(_actors())
     if controller is not None:
         with contextlib.suppress(RayError, AttributeError, Error):  # It may be dead, or of another version.
             ray.get(controller.end.remote(), timeout=END_TIMEOUT_S)
     until = time.monotonic() + END_TIMEOUT_S
-    while (names := _names()) and time.monotonic() < until:
-        # What makes others comes first, and one who still printed may have started the log store again.
-        for name in sorted(names, key=lambda name: OF_THE_HEAD.index(name) if name in OF_THE_HEAD else 99):
-            actor = _actor(name)
+    while (actors := _actors()) and time.monotonic() < until:
+        for name, is_container in actors.items():
+            actor = roster.find(name) if is_container else _actor(name)
             if actor is not None:
                 ray.kill(actor)
-            ended[name] = None
+            if is_container:
+                roster.drop(name)
+            ended[name] = is_container
         time.sleep(AGAIN_S)
     return len(ended)
 
 
-def _names() -> list[str]:
-    actors = ray.util.list_named_actors(all_namespaces=True)
-    return [
-        actor["name"]
-        for actor in actors
-        if actor["namespace"] == NAMESPACE and actor["name"].startswith(ACTOR_PREFIX)
-    ]
+def _actors() -> dict[str, bool]:
+    """All of FlexRay's, by their names, with whether each is a container.
+
+    What makes others comes first, and containers may still print, which starts the logs again.
+    """
+    of_the_head = [name for name in OF_THE_HEAD if _actor(name) is not None]
+    return {**dict.fromkeys(of_the_head, False), **dict.fromkeys(roster.container_ids(), True)}
 
 
 def _actor(name: str) -> Any:

@@ -59,7 +59,7 @@ class BaseContainer:
     """See the module. Any thread may call it."""
 
     def __init__(self, name: str, spec_data: bytes, slots: int, *, hide_gpus: bool) -> None:
-        self._name = name
+        self.name = name
         self._spec_data = spec_data
         self._spec: PoolSpec | None = None
         self._runner: Runner | None = None
@@ -100,7 +100,7 @@ class BaseContainer:
             apply_import_paths(spec.import_paths)
             if spec.is_logged:
                 app = spec.app_id.partition(PINNED)[0]
-                self._journal = Journal(app, spec.function_name, self._name)
+                self._journal = Journal(app, spec.function_name, self.name)
             self._capture.install(None if self._journal is None else self._journal.write)
             enter_container(spec.pool_id)
             code, config = unpack_function(spec.code), spec.config
@@ -175,7 +175,7 @@ class BaseContainer:
         while time.monotonic() < until:
             try:
                 controller = ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
-                return bool(ray.get(controller.hello.remote(self._name), timeout=HELLO_S))
+                return bool(ray.get(controller.hello.remote(self.name), timeout=HELLO_S))
             except (ValueError, ray.exceptions.RayError):
                 time.sleep(HELLO_S / 12)
         return False
@@ -272,7 +272,7 @@ class BaseContainer:
 
     def _tell_retired(self) -> None:
         with contextlib.suppress(ValueError, ray.exceptions.RayError):
-            ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE).retire.remote(self._name)
+            ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE).retire.remote(self.name)
 
     def _retire(self) -> None:
         """Something runs here that cannot be stopped: take nothing new (rule 13)."""

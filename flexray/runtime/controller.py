@@ -10,7 +10,7 @@ import importlib.metadata
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from flexray.core.ledger import State
 from flexray.core.pool import SHARING_TICK_S, TICK_S
 from flexray.core.sharing import Sharing
 from flexray.errors import NotFoundError
+from flexray.runtime import roster
 from flexray.runtime.apps import Apps, not_running
 from flexray.runtime.database import state_file
 from flexray.runtime.head import cluster_id
@@ -35,10 +36,8 @@ from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
 from flexray.runtime.wire import (
-    ACTOR_PREFIX,
     FORGOTTEN,
     GONE,
-    NAMESPACE,
     PINNED,
     PROTOCOL,
     ContainerInfo,
@@ -79,8 +78,9 @@ class Controller:
         self._unknown_since: dict[str, float] = {}
         found = _containers_in_ray()
         self._apps.recover(found)
-        for handle in found.values():  # Of apps that ended while nobody was there to end them.
+        for container_id, handle in found.items():  # Of apps that ended while nobody was there to end them.
             ray.kill(handle)
+            roster.drop(container_id)
         loop = asyncio.get_event_loop()
         self._tasks = [
             loop.create_task(self._tick()),
@@ -401,19 +401,6 @@ class Controller:
 
 
 def _containers_in_ray() -> dict[str, Any]:
-    """Container id to handle of every container that Ray lists, unplaced ones included."""
-    containers = {}
-    for name in _names():
-        container_id = name.removeprefix(ACTOR_PREFIX)
-        if "#" in container_id:
-            try:
-                containers[container_id] = ray.get_actor(name, namespace=NAMESPACE)
-            except ValueError:
-                continue  # Died in between.
-    return containers
-
-
-def _names() -> Iterable[str]:
-    for actor in ray.util.list_named_actors(all_namespaces=True):
-        if actor["namespace"] == NAMESPACE and actor["name"].startswith(ACTOR_PREFIX):
-            yield actor["name"]
+    """Container id to handle of every container that there may be, unplaced ones included."""
+    handles = {container_id: roster.find(container_id) for container_id in roster.container_ids()}
+    return {container_id: handle for container_id, handle in handles.items() if handle is not None}

@@ -1,7 +1,7 @@
 """Makes and ends the actors that are containers.
 
-One rule: creating a named actor waits for Ray's head, so it happens on a thread of its own, one by one; and
-pools take turns, so that one that wants hundreds does not hold up one that wants one.
+One rule: what waits for Ray's head happens on a thread of its own, one by one; and pools take turns, so that
+one that wants hundreds does not hold up one that wants one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import ray
 
 from flexray.config import Gpu
+from flexray.runtime import roster
 from flexray.runtime.actors import ACTORS, actor_class
 from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, gpu_choice, hidden_gpus
-from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, PoolSpec
+from flexray.runtime.wire import NAMESPACE, PoolSpec
 
 Handle = Any
 """A Ray actor handle; Ray has no type for one that mypy could use."""
@@ -54,6 +55,10 @@ class Launcher:
     async def kill(self, handle: Handle) -> None:
         """End it now; withdraws its demand where Ray has not placed it."""
         await asyncio.get_running_loop().run_in_executor(self._thread, ray.kill, handle)
+
+    async def forget(self, container_id: str) -> None:
+        """It is dead: nobody need find it."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, roster.drop, container_id)
 
     async def _turn(self, pool_id: str) -> None:
         turn: Turn = asyncio.get_running_loop().create_future()
@@ -98,7 +103,6 @@ def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> 
         options = {**options, "runtime_env": spec.runtime_env}
     actor, max_concurrency = actor_class(slots)
     container = actor.options(
-        name=ACTOR_PREFIX + container_id,
         namespace=NAMESPACE,
         lifetime="detached",
         max_concurrency=max_concurrency,
@@ -106,4 +110,9 @@ def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> 
         **options,
     )
     handle = container.remote(container_id, spec_data, slots, hide_gpus=hidden_gpus(resources))
+    try:
+        roster.add(container_id, handle)
+    except BaseException:
+        ray.kill(handle)
+        raise
     return handle, gpu_choice(resources, nodes)

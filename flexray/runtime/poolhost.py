@@ -308,6 +308,7 @@ class PoolHost:
             self._run(self._log_death(container_id, cause))
         self._handles.pop(container_id, None)
         self._asked.pop(container_id, None)
+        self._run(self._launcher.forget(container_id))
         self.handle(ContainerLost(container_id, cause))
 
     async def _log_death(self, container_id: str, cause: str) -> None:

@@ -36,11 +36,12 @@ from flexray.core.recovery import Outcome, Recovery
 from flexray.core.status import CANCELLED, FAILED, START_FAILED
 from flexray.core.window import Window
 from flexray.errors import ExecutionError, SerializationError
+from flexray.runtime import roster
 from flexray.runtime.callstore import Call, CallStore, SentBatch, Waiting
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.poolclient import PoolClient, Prepared, stored_call
-from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE, AnswerMessage
+from flexray.runtime.wire import AnswerMessage
 from flexray.serialization import LARGE_BYTES, Parts, pack_exception
 
 logger = logging.getLogger("flexray")
@@ -362,7 +363,7 @@ class SpawnedPool(PoolClient):
         handles = []
         for batch in self._recovering:
             positions = tuple(p for p, number in enumerate(batch.inputs) if number in numbers)
-            handle = container_of(batch.container) if positions else None
+            handle = roster.find(batch.container) if positions else None
             if handle is not None:
                 handle.cancel.remote(batch.dispatcher, batch.number, positions, positions)
                 handles.append(handle)
@@ -428,14 +429,6 @@ class SpawnedPool(PoolClient):
     def _call_ids(self, input_ids: Sequence[int]) -> dict[int, str]:
         numbers = {number // POSITIONS for number in input_ids}
         return {n: self._calls[n].call.id for n in numbers if n in self._calls}
-
-
-def container_of(container_id: str) -> Any:
-    """Its handle; None: it is dead."""
-    try:
-        return ray.get_actor(ACTOR_PREFIX + container_id, namespace=NAMESPACE)
-    except ValueError:
-        return None
 
 
 def travelling(arguments: bytes) -> Prepared:

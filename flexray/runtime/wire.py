@@ -22,7 +22,6 @@ EXIT_GRACE_S = 30.0
 CONTROLLER_NAME = "flexray:controller"
 CALL_QUEUE_NAME = "flexray:call-queue"
 LOGS_NAME = "flexray:log-store"
-ACTOR_PREFIX = "flexray:"
 GONE = "gone"
 """Answer to a report of a pool that there is no more."""
 PINNED = "@"

@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # Ray brings it along.
 import ray
 
 from flexray import App, Function, backend
-from flexray.runtime.wire import ACTOR_PREFIX, CONTROLLER_NAME, NAMESPACE
+from flexray.runtime.wire import CONTROLLER_NAME, NAMESPACE
+from tests import living
 from tests.bench.measure import Plan, Row, percentile
 from tests.bench.pools import echo
 from tests.waiting import wait_until
@@ -82,19 +83,13 @@ def retune(plan: Plan) -> list[Row]:
     took = []
     for _ in range(plan.repeat):
         with deployed(cpu=0) as function:
-            prefix = f"{ACTOR_PREFIX}{_name_of(function)}/echo#"
+            prefix = f"{_name_of(function)}/echo#"
             began = time.perf_counter()
             function.update_autoscaler(min_containers=4)
-            while sum(_exists(f"{prefix}{number}") for number in range(1, 5)) < 4:
+            while sum(living.exists(f"{prefix}{number}") for number in range(1, 5)) < 4:
                 pass
             took.append((time.perf_counter() - began) * 1e3)
     return [Row("update_autoscaler(min_containers=4) to four starting actors", "ms", took, "-", (), 100)]
-
-
-def _exists(name: str) -> bool:
-    with suppress(ValueError):
-        return ray.get_actor(name, namespace=NAMESPACE) is not None
-    return False
 
 
 def redeploy(plan: Plan) -> list[Row]:

@@ -13,11 +13,9 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-import ray
-
 from flexray import App, Function
 from flexray.errors import Error
-from flexray.runtime.wire import ACTOR_PREFIX, NAMESPACE
+from tests import living
 from tests.bench.measure import Plan, Row, percentile
 from tests.bench.pools import echo
 
@@ -51,7 +49,7 @@ def _turn(samples: int) -> list[float]:
 
 
 def _sample(threads: ThreadPoolExecutor, function: Function[..., object], app_id: str) -> float:
-    name = f"{ACTOR_PREFIX}{app_id}/{function.name}#1"
+    name = f"{app_id}/{function.name}#1"
     began: Future[float] = Future()
 
     def call() -> None:
@@ -62,14 +60,6 @@ def _sample(threads: ThreadPoolExecutor, function: Function[..., object], app_id
     threads.submit(call)
     began_at = began.result()
     while time.perf_counter() - began_at < TIMEOUT_S:
-        if _exists(name):
+        if living.exists(name):
             return (time.perf_counter() - began_at) * 1e3
     raise TimeoutError(f"{name} did not come into being within {TIMEOUT_S:g} s")
-
-
-def _exists(name: str) -> bool:
-    try:
-        ray.get_actor(name, namespace=NAMESPACE)
-    except ValueError:
-        return False
-    return True

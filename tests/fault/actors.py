@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ray._private.state import actors as _listed
 
+from tests import living
 from tests.waiting import wait_until
 
 CONTROLLER = "flexray:controller"
@@ -26,9 +27,12 @@ class Actors:
         }
 
     def containers(self, app_name: str) -> dict[str, int]:
-        """Name to process of an app's containers."""
-        prefix = f"flexray:{app_name}."
-        return {name: pid for name, pid in self.alive().items() if name.startswith(prefix) and "#" in name}
+        """Id to process of the containers of an app that runs for its caller."""
+        return self.containers_like(f"{app_name}.")
+
+    def containers_like(self, prefix: str) -> dict[str, int]:
+        """The same of all whose ids begin so."""
+        return {name: pid for name, pid in living.containers().items() if pid and name.startswith(prefix)}
 
     @property
     def controller(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections import Counter
@@ -164,8 +163,7 @@ def test_a_whole_day_of_a_deployed_app(day: Day) -> None:
 
 
 def _serving(day: Day) -> list[int]:
-    prefix = f"flexray:{day.name}/serve#"
-    return [pid for name, pid in day.actors.alive().items() if name.startswith(prefix) and pid != os.getpid()]
+    return list(day.actors.containers_like(f"{day.name}/serve#").values())
 
 
 def _release(day: Day, hour: int) -> set[int]:

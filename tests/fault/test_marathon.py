@@ -61,7 +61,7 @@ def kill_some(actors: Actors, chance: random.Random) -> set[int]:
     """Perhaps the controller, perhaps a container; returns their processes."""
     alive = actors.alive()
     victims = [alive[CONTROLLER]] if CONTROLLER in alive and chance.random() < 0.3 else []
-    containers = sorted(pid for name, pid in alive.items() if "#" in name)
+    containers = sorted(actors.containers_like("").values())
     if containers and chance.random() < 0.8:
         victims.append(chance.choice(containers))
     victims = [pid for pid in victims if not is_gone(pid)]
@@ -111,6 +111,7 @@ def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(actors
     assert not runs.overlapping(), f"seed {SEED}"
     assert all(is_gone(run.pid) for run in runs.all())
     assert set(actors.alive()) <= {CONTROLLER, CALL_QUEUE}
+    assert actors.containers_like("") == {}
 
 
 ORPHANED = """

@@ -275,7 +275,7 @@ def kill_some(actors: Actors, chance: random.Random) -> set[int]:
         victims.append(alive.get(CALL_QUEUE, 0))
     if chance.random() < 0.3:
         victims.append(alive.get(CONTROLLER, 0))
-    containers = sorted(pid for name, pid in alive.items() if "#" in name)
+    containers = sorted(actors.containers_like("").values())
     if containers and chance.random() < 0.6:
         victims.append(chance.choice(containers))
     victims = [pid for pid in victims if pid and not is_gone(pid)]

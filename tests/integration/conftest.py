@@ -55,14 +55,6 @@ class Cluster:
         return driver
 
 
-def containers_of(app_name: str) -> list[str]:
-    """The names of all containers of an app that Ray lists, those of earlier runs of it included."""
-    import ray
-
-    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
-    return [name for name in names if name.startswith(f"flexray:{app_name}.") and "#" in name]
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     with running_cluster() as running:

@@ -16,8 +16,9 @@ import ray
 
 import flexray
 from flexray.errors import ExecutionError, InputCancelledError, InvalidError
-from tests.integration.conftest import Cluster, containers_of
+from tests.integration.conftest import Cluster
 from tests.integration.gates import Gate
+from tests.living import containers_of
 from tests.waiting import wait_until
 
 app = flexray.App("api")

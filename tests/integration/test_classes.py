@@ -21,8 +21,9 @@ import ray
 
 import flexray
 from flexray.errors import ContainerStartError, InputCancelledError, InvalidError
-from tests.integration.conftest import NAMESPACE, Cluster, containers_of
+from tests.integration.conftest import NAMESPACE, Cluster
 from tests.integration.gates import Gate, calls, in_background, results
+from tests.living import containers_of
 from tests.waiting import wait_until
 
 app = flexray.App("classes")

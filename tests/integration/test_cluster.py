@@ -12,6 +12,7 @@ import pytest
 import ray
 
 import flexray
+from tests import living
 from tests.integration.conftest import NAMESPACE, Cluster, Run
 from tests.integration.gates import Gate, calls, in_background, results
 from tests.waiting import wait_until
@@ -217,4 +218,4 @@ def test_the_end_of_everything_keeps_what_is_deployed_and_spawned(run: Run, name
 
 def actors() -> list[str]:
     listed = ray.util.list_named_actors(all_namespaces=True)
-    return [actor["name"] for actor in listed if actor["name"].startswith("flexray:")]
+    return [*living.containers(), *(one["name"] for one in listed if one["name"].startswith("flexray:"))]

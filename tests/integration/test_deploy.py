@@ -21,6 +21,7 @@ import ray
 import flexray
 from flexray import backend
 from flexray.errors import ContainerStartError, ExecutionError, InvalidError, NotFoundError
+from tests import living
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.integration.gates import Gate, calls, in_background, results
 from tests.waiting import wait_until
@@ -199,8 +200,7 @@ def test_a_function_that_was_removed_is_not_found_and_its_containers_go(name: st
 
 
 def containers_of_app(app: str, function: str) -> list[str]:
-    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
-    return [one for one in names if one.startswith(f"flexray:{app}/{function}#")]
+    return [one for one in living.containers() if one.startswith(f"{app}/{function}#")]
 
 
 def test_apps_versions_and_settings_survive_the_controller(name: str) -> None:

@@ -22,8 +22,9 @@ import ray
 
 import flexray
 from flexray.errors import ExecutionError, FunctionTimeoutError, InputLostError, InvalidError
-from tests.integration.conftest import NAMESPACE, Cluster, containers_of
+from tests.integration.conftest import NAMESPACE, Cluster
 from tests.integration.gates import Gate, at, calls, in_background, results
+from tests.living import containers_of
 from tests.waiting import wait_until
 
 AHEAD = 16

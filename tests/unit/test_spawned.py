@@ -231,6 +231,12 @@ class Queue:
 Make = Callable[..., Queue]
 
 
+@pytest.fixture(autouse=True)
+def no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of an earlier process lives; a test says so where one does."""
+    monkeypatch.setattr(spawned.roster, "find", {}.get)
+
+
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Make the queue of one process; that of the process before it is closed."""
@@ -961,7 +967,7 @@ def test_what_an_earlier_process_had_sent_is_ended_where_it_runs(
     first.answer(ONE, (OK, b"1"), (UNSTARTED, None))
     second = make("after")
     handle, killed = second.of(ONE), []
-    monkeypatch.setattr(spawned, "container_of", {"f#1": handle}.get)
+    monkeypatch.setattr(spawned.roster, "find", {"f#1": handle}.get)
     monkeypatch.setattr(spawned.ray, "kill", killed.append)
     (batch,) = second.restore()
     second.cancel_on_disk(call)
