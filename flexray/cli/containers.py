@@ -21,7 +21,7 @@ app = typer.Typer(help="Containers of this cluster.", no_args_is_help=True, rich
 Container = Annotated[
     str, typer.Argument(metavar="CONTAINER", help="As `flexray container list` shows it; quote its #.")
 ]
-_COLUMNS = ("container", "state", "slots", "started", "node")
+_COLUMNS = ("container", "state", "slots", "started", "node", "variant")
 
 
 @app.command("list")
@@ -79,10 +79,12 @@ def _list(of_app: str | None, as_json: bool) -> None:
             f"{one.busy} of {one.slots}",
             ago(one.since),
             "-" if one.node is None else one.node[:12],
+            one.variant,
         )
         for one in containers
     ]
-    table(_COLUMNS, rows)
+    columns = len(_COLUMNS) - (not any(one.variant for one in containers))
+    table(_COLUMNS[:columns], [row[:columns] for row in rows])
 
 
 def _row(one: Any) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def _row(one: Any) -> dict[str, Any]:
         "container": one.container_id,
         "app": one.app,
         "function": one.function,
+        "variant": one.variant,
         "state": one.state,
         "outdated": one.outdated,
         "busy": one.busy,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flexray import backend
-from flexray.cli.printing import AsJson, ago, say, say_json, table
+from flexray.cli.printing import AsJson, ago, labelled, say, say_json, table
 from flexray.errors import InvalidError, NotFoundError
 from flexray.function import Function, Stats
 
@@ -140,7 +140,7 @@ def _explain(name: str, lines: int, as_json: bool) -> None:
         if number:
             say("")
         states = ", ".join(f"{count} {state}" for state, count in pool.containers.items() if count)
-        say(f"{pool.pool_id}: {pool.waiting:,} waiting, {pool.running:,} running")
+        say(f"{labelled(pool)}: {pool.waiting:,} waiting, {pool.running:,} running")
         say(f"containers: {states or 'none'}")
         say(f"now: {pool.why}")
         if pool.notice is not None:
@@ -152,6 +152,7 @@ def _explain(name: str, lines: int, as_json: bool) -> None:
 def _explained(pool: Any, lines: int) -> dict[str, Any]:
     return {
         "pool": pool.pool_id,
+        "variant": pool.variant,
         "containers": pool.containers,
         "waiting": pool.waiting,
         "running": pool.running,

@@ -55,6 +55,11 @@ def drawn_table(
     return drawn
 
 
+def labelled(pool: Any) -> str:
+    """A pool's id, with what tells it from others of its function where that is in words."""
+    return f"{pool.pool_id} ({pool.variant})" if pool.variant else str(pool.pool_id)
+
+
 def ago(at: float) -> str:
     """How long ago that time was, in seconds since the epoch of Unix: "5 min ago"."""
     seconds = time.time() - at

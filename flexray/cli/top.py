@@ -14,7 +14,7 @@ import typer
 
 from flexray import backend
 from flexray.cli.cluster import NODE_COLUMNS, node_rows
-from flexray.cli.printing import drawn_table
+from flexray.cli.printing import drawn_table, labelled
 from flexray.output import is_terminal
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _pool_table(pools: list[Any]) -> Table:
     numbers = ("waiting", "running", *states)
     rows = [
         (
-            pool.pool_id,
+            labelled(pool),
             f"{pool.waiting:,}",
             f"{pool.running:,}",
             *[pool.containers.get(state, 0) or "-" for state in states],

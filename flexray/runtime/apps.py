@@ -157,6 +157,11 @@ class Apps:
             is_template=False,
         )
 
+    def variant_of(self, pool_id: str) -> str:
+        """What tells the pool from others of its function, in words."""
+        variant = self._variants.get(pool_id)
+        return "" if variant is None else variant.words
+
     def _add_pool(self, spec: PoolSpec, epoch: int, left: Left | None = None) -> None:
         record = self._store.learned(spec.pool_id, spec.version)
         if record is not None:

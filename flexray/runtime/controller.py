@@ -158,7 +158,7 @@ class Controller:
             if function is not None:
                 self._apps.find(app_name, function, None)
         return [
-            host.info()
+            host.info()._replace(variant=self._apps.variant_of(host.spec.pool_id))
             for host in self._pools.values()
             if app_id in (None, host.spec.app_id) and function in (None, host.spec.function_name)
         ]
@@ -167,7 +167,7 @@ class Controller:
         """Those of a deployed app, earlier versions included, or of all apps."""
         app_id = None if app_name is None else self._apps.deployed(app_name).app_id
         return [
-            container
+            container._replace(variant=self._apps.variant_of(host.spec.pool_id))
             for host in self._pools.values()
             if app_id is None or host.spec.app_id.partition(PINNED)[0] == app_id
             for container in host.containers()

@@ -147,6 +147,14 @@ class VariantSpec:
     def app_id(self) -> str:
         return self.base_pool_id.partition("/")[0]
 
+    @property
+    def words(self) -> str:
+        """Its parameters and options as people read them; of `env`, which may hold secrets, the names alone."""
+        given = {**(self.parameters or {}), **self.options}
+        if "env" in given:
+            given["env"] = sorted(given["env"])
+        return ", ".join(f"{name.removeprefix('@')}={value!r:.40}" for name, value in given.items())
+
 
 class Found(NamedTuple):
     """What a look-up by name found."""
@@ -173,6 +181,8 @@ class ContainerInfo(NamedTuple):
     """Of an earlier version, or on a node that will go: another is to take its place."""
     node: str | None
     """Ray's id of its node; None: not placed."""
+    variant: str = ""
+    """Parameters and options that tell its pool from others of the function, in words."""
 
 
 class PoolInfo(NamedTuple):
@@ -192,6 +202,8 @@ class PoolInfo(NamedTuple):
     """Why inputs wait, where time alone does not help."""
     decisions: tuple[tuple[float, str], ...]
     """(seconds since the epoch of Unix, in words) of those that changed something, the newest first."""
+    variant: str = ""
+    """As of a container."""
 
 
 class ControllerInfo(NamedTuple):

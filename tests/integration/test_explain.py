@@ -89,7 +89,10 @@ def test_classes_and_wrong_names_are_told(run: Run, name: str) -> None:
     assert "none of its parameter sets" in run("function", "explain", f"{name}/Model")[1]
     model = flexray.Cls.from_name(name, "Model")
     assert [model(size=n).f.remote() for n in (1, 2)] == [1, 2]
-    assert run("function", "explain", f"{name}/Model")[1].count(f"{name}/Model~") == 2
+    explained = run("function", "explain", f"{name}/Model")[1]
+    assert explained.count(f"{name}/Model~") == 2
+    listed = run("container", "list", name)[1]
+    assert all(f"size={size}" in printed for size in (1, 2) for printed in (explained, listed))
     assert "has no function 'Modell'" in run("function", "explain", f"{name}/Modell")[2]
     assert "names no function" in run("function", "explain", name)[2]
 
