@@ -149,7 +149,7 @@ class VariantSpec:
 
     @property
     def words(self) -> str:
-        """Its parameters and options as people read them; of `env`, which may hold secrets, the names alone."""
+        """Its parameters and options, as people read them; of `env`, which may hold secrets, the names."""
         given = {**(self.parameters or {}), **self.options}
         if "env" in given:
             given["env"] = sorted(given["env"])
