@@ -10,6 +10,7 @@ import ray
 
 import flexray
 from flexray.errors import ExecutionError
+from flexray.runtime import roster
 from tests.fault.actors import CONTROLLER, Actors, kill
 from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
@@ -97,6 +98,7 @@ def test_controller_and_container_die_together_and_nothing_is_lost(actors: Actor
         assert not runs.overlapping()
         actors.wait_for_restart(controller)
         wait_until(lambda: work.get_current_stats().num_running_inputs == 0)
+    wait_until(lambda: not on_the_roster("both"))
 
 
 @pytest.mark.parametrize("kills", [1, 3])
@@ -184,6 +186,12 @@ def test_an_app_that_ends_while_the_controller_restarts_leaves_nothing(actors: A
         assert len(list(work.map(range(50)))) == 50
         actors.kill_controller()
     assert not actors.containers("ends")
+    wait_until(lambda: not on_the_roster("ends"))
+
+
+def on_the_roster(app_name: str) -> list[str]:
+    """Containers of the app that can be found, dead ones included."""
+    return [one for one in roster.container_ids() if one.startswith(f"{app_name}.")]
 
 
 def test_an_app_can_start_while_the_controller_restarts(actors: Actors, runs: Runs) -> None:
