@@ -5,6 +5,7 @@ from __future__ import annotations
 from ray._private.state import actors
 
 from flexray.runtime import roster
+from flexray.runtime.actors import Container, LoopContainer
 
 
 def containers() -> dict[str, int]:
@@ -12,17 +13,26 @@ def containers() -> dict[str, int]:
     found = {}
     listed = actors()
     for container_id in roster.container_ids():
-        handle = roster.find(container_id)
-        actor = None if handle is None else listed.get(handle._actor_id.hex())
+        made = roster.find(container_id)
+        actor = None if made is None else listed.get(made.handle._actor_id.hex())
         if actor is not None and actor["State"] != "DEAD":
             found[container_id] = int(actor["Pid"])
     return found
 
 
+def strays() -> list[str]:
+    """Actors of containers that live and that nobody can find."""
+    found = [roster.find(container_id) for container_id in roster.container_ids()]
+    known = {made.handle._actor_id.hex() for made in found if made is not None}
+    kinds = {Container.__name__, LoopContainer.__name__}
+    alive = {key: one for key, one in actors().items() if one["State"] != "DEAD"}
+    return [key for key, one in alive.items() if one["ActorClassName"] in kinds and key not in known]
+
+
 def exists(container_id: str) -> bool:
     """Whether Ray's head knows its actor."""
-    handle = roster.find(container_id)
-    return handle is not None and bool(actors(handle._actor_id.hex()))
+    made = roster.find(container_id)
+    return made is not None and bool(actors(made.handle._actor_id.hex()))
 
 
 def containers_of(app_name: str) -> list[str]:

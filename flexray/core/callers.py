@@ -82,6 +82,10 @@ class Caller:
         return len(self.leases) if self.keep is None else min(self.keep, len(self.leases))
 
 
+FORGOTTEN_MAX = 1000
+"""Forgotten dispatchers of which anything is kept; most of them are dead."""
+
+
 class Callers:
     """All dispatchers of a pool, with the sums over them kept up to date in O(1) per change."""
 
@@ -89,6 +93,8 @@ class Callers:
         self.slots = slots
         """Of each container."""
         self._callers: dict[str, Caller] = {}
+        self._arrived: dict[str, int] = {}
+        """Inputs that had arrived at forgotten ones."""
         self._wanting: dict[str, Caller] = {}
         self._sharing: dict[str, Caller] = {}
         self._suspecting: dict[str, Caller] = {}
@@ -114,12 +120,24 @@ class Callers:
         return self._callers.get(dispatcher_id)
 
     def add(self, report: Report, now: float) -> Caller:
-        """A dispatcher seen for the first time: what it says it was told is taken as told."""
-        caller = Caller(
-            Report(report.dispatcher_id, number=0, seen=0), report.decided, report.admitted, without_since=now
-        )
-        self._callers[report.dispatcher_id] = caller
+        """A dispatcher seen for the first time: what it says it was told is taken as told.
+
+        So is what had arrived there before, where it has reported to an earlier controller.
+        """
+        dispatcher_id = report.dispatcher_id
+        arrived = self._arrived.pop(dispatcher_id, 0 if report.number == 1 else report.arrived)
+        before = Report(dispatcher_id, number=0, seen=0, arrived=arrived)
+        caller = Caller(before, report.decided, report.admitted, without_since=now)
+        self._callers[dispatcher_id] = caller
         return caller
+
+    def forget(self, dispatcher_id: str) -> None:
+        """It has had nothing for long; if it comes back, what arrived there before is not counted again."""
+        caller = self.remove(dispatcher_id)
+        if caller is not None:
+            self._arrived[dispatcher_id] = caller.report.arrived
+            if len(self._arrived) > FORGOTTEN_MAX:
+                del self._arrived[next(iter(self._arrived))]
 
     def remove(self, dispatcher_id: str) -> Caller | None:
         caller = self._callers.pop(dispatcher_id, None)

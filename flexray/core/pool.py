@@ -590,7 +590,7 @@ class Pool:
     def _tick_caller(self, dispatcher_id: str, caller: Caller, now: float, passed_s: float) -> None:
         if caller.empty_since is not None and not (caller.leases or caller.revoked):
             if now - caller.empty_since > FORGET_S:
-                self.callers.remove(dispatcher_id)
+                self.callers.forget(dispatcher_id)
             return
         if caller.parked_at is None:
             caller.silent_s += passed_s

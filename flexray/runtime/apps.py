@@ -16,9 +16,10 @@ from typing import Any
 from flexray.config import AutoscalerSettings, FunctionConfig, overlaid
 from flexray.core.pool import FORGET_S
 from flexray.errors import ExecutionError, InvalidError, NotFoundError
-from flexray.runtime.launcher import Handle, Launcher
+from flexray.runtime.launcher import Launcher
 from flexray.runtime.poolhost import Left, PoolHost
 from flexray.runtime.probe import check_loads
+from flexray.runtime.roster import Listed
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.shipping import keep_package, merged_runtime_env, packages_of
 from flexray.runtime.store import Store
@@ -488,7 +489,7 @@ class Apps:
 
     # Restart.
 
-    def recover(self, found: dict[str, Handle]) -> None:
+    def recover(self, found: dict[str, Listed]) -> None:
         """Take up the apps of the store and the containers that Ray has (protocol rule 9).
 
         Args:
@@ -522,7 +523,7 @@ class Apps:
     def _recover_app(
         self,
         app: AppSpec,
-        found: dict[str, Handle],
+        found: dict[str, Listed],
         overrides: Mapping[str, AutoscalerSettings],
         cursors: Mapping[str, float],
     ) -> None:
@@ -537,7 +538,7 @@ class Apps:
                 self._recover_pool(spec, found, overrides)
 
     def _recover_pool(
-        self, spec: PoolSpec, found: dict[str, Handle], overrides: Mapping[str, AutoscalerSettings]
+        self, spec: PoolSpec, found: dict[str, Listed], overrides: Mapping[str, AutoscalerSettings]
     ) -> None:
         mine = {i: found.pop(i) for i in list(found) if i.rpartition("#")[0] == spec.pool_id}
         left = Left(overrides.get(spec.pool_id), mine, self._users.of(spec.pool_id))

@@ -146,12 +146,12 @@ class CallQueue:
         cause = "its container died while the call queue restarted"
         while wanted and answer is None:
             try:
-                handle = await self._loop.run_in_executor(None, roster.find, batch.container)
-                if handle is None:
+                listed = await self._loop.run_in_executor(None, roster.find, batch.container)
+                if listed is None:
                     break
                 arguments = await self._write(lambda: self._store.arguments(wanted))
                 call_ids = await self._write(lambda: self._call_ids(wanted))
-                answer = await _send_again(handle, batch, arguments, call_ids)
+                answer = await _send_again(listed.handle, batch, arguments, call_ids)
             except (ActorDiedError, OutOfMemoryError) as error:
                 cause = cause_of(error)
                 break

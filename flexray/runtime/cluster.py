@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
+from ray.util.client import ray as client
 
 from flexray.errors import Error
 from flexray.runtime import roster
@@ -119,30 +120,49 @@ def shutdown(*, stop_apps: bool) -> int:
         session = connect(join=True)
         for deployment in session.deployments():
             session.stop_app(deployment.name)
-    ended = dict.fromkeys(_actors())
+    ended = dict.fromkeys([*_of_the_head(), *roster.container_ids()])
     if controller is not None:
         with contextlib.suppress(RayError, AttributeError, Error):  # It may be dead, or of another version.
             ray.get(controller.end.remote(), timeout=END_TIMEOUT_S)
     until = time.monotonic() + END_TIMEOUT_S
-    while (actors := _actors()) and time.monotonic() < until:
-        for name, is_container in actors.items():
-            actor = roster.find(name) if is_container else _actor(name)
-            if actor is not None:
-                ray.kill(actor)
-            if is_container:
-                roster.drop(name)
-            ended[name] = is_container
+    while time.monotonic() < until:
+        head, containers = _of_the_head(), roster.container_ids()
+        if not head and not containers:
+            break
+        ended.update(dict.fromkeys([*head, *containers]))
+        # Ray forgets the class of containers with the last actor of the job that made the controller.
+        handles = _handles(containers)
+        for name in head:
+            _kill(_actor(name))
+        for container_id in containers:  # They may still print, which starts the logs again.
+            _kill(handles.get(container_id))
+            roster.drop(container_id)
         time.sleep(AGAIN_S)
     return len(ended)
 
 
-def _actors() -> dict[str, bool]:
-    """All of FlexRay's, by their names, with whether each is a container.
+def _of_the_head() -> list[str]:
+    """Those that run, what makes others first."""
+    return [name for name in OF_THE_HEAD if _actor(name) is not None]
 
-    What makes others comes first, and containers may still print, which starts the logs again.
-    """
-    of_the_head = [name for name in OF_THE_HEAD if _actor(name) is not None]
-    return {**dict.fromkeys(of_the_head, False), **dict.fromkeys(roster.container_ids(), True)}
+
+def _handles(container_ids: list[str]) -> dict[str, Any]:
+    """Of containers that are not known to be dead."""
+    if not client.is_connected():  # type: ignore[no-untyped-call]
+        return _handles_here(container_ids)
+    handles: dict[str, Any] = ray.get(ray.remote(num_cpus=0)(_handles_here).remote(container_ids))
+    return handles
+
+
+def _handles_here(container_ids: list[str]) -> dict[str, Any]:
+    """In a process of the cluster: Ray Client can hold handles, and cannot read them."""
+    found = {container_id: roster.find(container_id) for container_id in container_ids}
+    return {container_id: listed.handle for container_id, listed in found.items() if listed is not None}
+
+
+def _kill(handle: Any) -> None:
+    if handle is not None:
+        ray.kill(handle)
 
 
 def _actor(name: str) -> Any:

@@ -30,8 +30,9 @@ from flexray.runtime.head import cluster_id
 from flexray.runtime.liveness import is_alive, leaving_nodes
 from flexray.runtime.memory import give_back_free_memory
 from flexray.runtime.metrics import Metrics
-from flexray.runtime.nodetypes import known_nodes
+from flexray.runtime.nodetypes import known_nodes, look_for_refusals
 from flexray.runtime.poolhost import PoolHost
+from flexray.runtime.roster import Listed
 from flexray.runtime.scheduled import Clockwork
 from flexray.runtime.store import Store
 from flexray.runtime.users import Users
@@ -76,10 +77,10 @@ class Controller:
         self._metrics = Metrics()
         self._sharing = Sharing()
         self._unknown_since: dict[str, float] = {}
-        found = _containers_in_ray()
+        found = _listed()
         self._apps.recover(found)
-        for container_id, handle in found.items():  # Of apps that ended while nobody was there to end them.
-            ray.kill(handle)
+        for container_id, listed in found.items():  # Of apps that ended while nobody was there to end them.
+            ray.kill(listed.handle)
             roster.drop(container_id)
         loop = asyncio.get_event_loop()
         self._tasks = [
@@ -363,10 +364,11 @@ class Controller:
             leaving = await run_in_thread(leaving_nodes)
             for host in list(self._awake) if leaving else ():
                 host.leave_nodes(leaving)
-        if any(host.may_ask_otherwise for host in self._awake):
-            nodes = await run_in_thread(known_nodes)
-            for host in [host for host in self._awake if host.may_ask_otherwise]:
-                host.ask_otherwise(nodes)
+            await run_in_thread(look_for_refusals)
+        asking = [host for host in self._awake if host.may_ask_otherwise]
+        nodes = await run_in_thread(known_nodes) if asking else ()
+        for host in asking:
+            host.ask_otherwise(nodes)
         silent = {i for host in self._awake for i in host.pool.silent()}
         openers = {app.opener for app in self._apps.apps.values() if app.opener is not None}
         recovering = [host.spec.pool_id for host in self._awake if host.pool.recovering]
@@ -400,7 +402,9 @@ class Controller:
         self._users.forget_process(process)
 
 
-def _containers_in_ray() -> dict[str, Any]:
-    """Container id to handle of every container that there may be, unplaced ones included."""
-    handles = {container_id: roster.find(container_id) for container_id in roster.container_ids()}
-    return {container_id: handle for container_id, handle in handles.items() if handle is not None}
+def _listed() -> dict[str, Listed]:
+    """All containers that there may be, unplaced ones included, by their ids; the rest of the roster goes."""
+    found = {container_id: roster.find(container_id) for container_id in roster.container_ids()}
+    for container_id in [one for one, listed in found.items() if listed is None]:
+        roster.drop(container_id)
+    return {container_id: listed for container_id, listed in found.items() if listed is not None}

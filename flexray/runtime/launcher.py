@@ -15,11 +15,12 @@ from typing import Any
 
 import ray
 
-from flexray.config import Gpu
+from flexray.errors import ExecutionError
 from flexray.runtime import roster
 from flexray.runtime.actors import ACTORS, actor_class
 from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import actor_options, gpu_choice, hidden_gpus
+from flexray.runtime.roster import Listed
 from flexray.runtime.wire import NAMESPACE, PoolSpec
 
 Handle = Any
@@ -35,14 +36,18 @@ class Launcher:
         """Called with a pool and the number of a container of it, before that is started."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flexray-launcher")
         self._thread.submit(_export)
+        # Hundreds may die at once, with a node, and those that take their places need not wait for this.
+        self._forgetting = ThreadPoolExecutor(1, thread_name_prefix="flexray-roster")
         self._turns: dict[str, deque[Turn]] = {}
         """By pool, the launches that wait; the pool whose turn it is comes first."""
         self._is_busy = False
 
-    async def start(
-        self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int
-    ) -> tuple[Handle, Gpu | None]:
-        """The handle of a new container, and the GPU that it asks for; Ray may place it whenever it can."""
+    async def start(self, container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Listed:
+        """A new container; Ray may place it whenever it can.
+
+        Raises:
+            ExecutionError: Its number or its handle cannot be kept.
+        """
         await self._turn(spec.pool_id)
         try:
             self._use_number(spec.pool_id, int(container_id.rpartition("#")[2]))
@@ -58,7 +63,7 @@ class Launcher:
 
     async def forget(self, container_id: str) -> None:
         """It is dead: nobody need find it."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, roster.drop, container_id)
+        await asyncio.get_running_loop().run_in_executor(self._forgetting, roster.drop, container_id)
 
     async def _turn(self, pool_id: str) -> None:
         turn: Turn = asyncio.get_running_loop().create_future()
@@ -95,7 +100,7 @@ def _export() -> None:
             meta.last_export_cluster_and_job = global_worker.current_cluster_and_job
 
 
-def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> tuple[Handle, Gpu | None]:
+def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> Listed:
     resources = spec.config.resources
     nodes = known_nodes() if resources.gpu else ()
     options: Mapping[str, Any] = actor_options(resources, nodes)
@@ -110,9 +115,10 @@ def _create(container_id: str, spec: PoolSpec, spec_data: bytes, slots: int) -> 
         **options,
     )
     handle = container.remote(container_id, spec_data, slots, hide_gpus=hidden_gpus(resources))
+    made = Listed(handle, gpu_choice(resources, nodes))
     try:
-        roster.add(container_id, handle)
-    except BaseException:
+        roster.add(container_id, made)
+    except Exception as error:
         ray.kill(handle)
-        raise
-    return handle, gpu_choice(resources, nodes)
+        raise ExecutionError(f"Ray's head does not keep its handle: {error}") from error
+    return made

@@ -11,6 +11,7 @@ autoscaler has none) only the nodes that live are known.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RpcError
 
 from flexray.runtime.placement import Node
 
@@ -28,14 +28,41 @@ STATUS_TIMEOUT_S = 2
 SOLD_OUT_S = 300.0
 """For so long after the cloud has refused a node, others of its type are not counted on."""
 
+_refused: dict[str, str] = {}
+"""Types of node, with what the cloud said; of the one cluster that this process is connected to."""
+
 
 def known_nodes() -> list[Node]:
     """What `ray.nodes()` lists, and an entry for each type that may be added. Asked for on the head node."""
     nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
+    types = _types_of(ray.get_runtime_context().gcs_address)
+    return [*nodes, *({**each, "SoldOut": _refused.get(each["NodeType"])} for each in types)]
+
+
+def look_for_refusals() -> None:
+    """Ask the autoscaler which launches of nodes have failed lately; `known_nodes` tells it from then on.
+
+    It may take seconds. An autoscaler v1 tells nothing, and where no types are known nothing is asked.
+    """
     address = ray.get_runtime_context().gcs_address
-    types = _types_of(address)
-    refused = _refused(address) if types else {}
-    return [*nodes, *({**each, "SoldOut": refused.get(each["NodeType"])} for each in types)]
+    if not _types_of(address):
+        return
+    from ray.autoscaler.v2.sdk import get_cluster_status  # noqa: PLC0415  # Only where there are types.
+
+    with contextlib.suppress(Exception):  # Ray raises many kinds of them here; the next look is soon.
+        found = refusals(get_cluster_status(address, timeout=STATUS_TIMEOUT_S), time.time())
+        _refused.clear()
+        _refused.update(found)
+
+
+def refusals(status: Any, now: float) -> dict[str, str]:
+    """Types of node of which a launch has failed lately and none is on its way, with what the cloud said."""
+    coming = {node.ray_node_type_name for node in status.pending_nodes}
+    return {
+        launch.ray_node_type_name: launch.details or ""
+        for launch in status.failed_launches
+        if launch.ray_node_type_name not in coming and (launch.failed_ts_s or 0) > now - SOLD_OUT_S
+    }
 
 
 def types_in(config: Mapping[str, Any]) -> list[Node]:
@@ -64,18 +91,6 @@ def _types_of(gcs_address: str) -> list[Node]:
         return [] if path is None else _read(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, TypeError, AttributeError):
         return []  # It is the autoscaler's to complain about.
-
-
-def _refused(gcs_address: str) -> dict[str, str]:
-    """Types of node of which the autoscaler could not launch one lately, with what the cloud said."""
-    from ray.autoscaler.v2.sdk import get_cluster_status  # noqa: PLC0415  # Only where there are types.
-
-    try:
-        failed = get_cluster_status(gcs_address, timeout=STATUS_TIMEOUT_S).failed_launches
-    except (RpcError, RuntimeError, ValueError):  # An autoscaler v1 tells nothing.
-        return {}
-    since = time.time() - SOLD_OUT_S
-    return {each.ray_node_type_name: each.details or "" for each in failed if (each.failed_ts_s or 0) > since}
 
 
 @functools.lru_cache(maxsize=1)

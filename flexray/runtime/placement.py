@@ -67,8 +67,10 @@ def gpu_choice(resources: Resources, nodes: Sequence[Node]) -> Gpu | None:
 
 def superseded(asked: Gpu, resources: Resources, nodes: Sequence[Node]) -> bool:
     """Whether the GPU that a launch asked for is sold out by now, and another that would do is not."""
-    is_sold_out = sold_out(_gpu_options(asked, nodes), nodes) is not None
-    return is_sold_out and gpu_choice(resources, nodes) != asked
+    best = gpu_choice(resources, nodes)
+    if best is None or best == asked or sold_out(_gpu_options(best, nodes), nodes) is not None:
+        return False
+    return sold_out(_gpu_options(asked, nodes), nodes) is not None
 
 
 def hidden_gpus(resources: Resources) -> bool:

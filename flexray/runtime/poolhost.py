@@ -50,6 +50,7 @@ from flexray.runtime.launcher import Handle, Launcher
 from flexray.runtime.logstore import Printed
 from flexray.runtime.nodetypes import known_nodes
 from flexray.runtime.placement import Node, actor_options, infeasible, shape, sold_out, superseded
+from flexray.runtime.roster import Listed
 from flexray.runtime.wire import EXIT_GRACE_S, PINNED, ContainerInfo, LoadAnswer, PoolInfo, PoolSpec, encode
 
 logger = logging.getLogger("flexray")
@@ -64,7 +65,7 @@ class Left:
 
     settings: AutoscalerSettings | None = None
     """Changed since its deploy."""
-    found: Mapping[str, Handle] = field(default_factory=dict)
+    found: Mapping[str, Listed] = field(default_factory=dict)
     """Its containers."""
     users: Iterable[str] = ()
     """The processes that used it."""
@@ -91,8 +92,8 @@ class PoolHost:
         self._spec_data = encode(spec)
         self._launcher = launcher
         self._awake = awake
-        self._handles: dict[str, Handle] = dict(left.found)
-        self._asked: dict[str, Gpu] = {}
+        self._handles: dict[str, Handle] = {i: listed.handle for i, listed in left.found.items()}
+        self._asked: dict[str, Gpu] = {i: listed.gpu for i, listed in left.found.items() if listed.gpu}
         """What containers without a place ask for."""
         self._parked: dict[tuple[str, int], asyncio.Future[Any]] = {}
         self._held: dict[str, frozenset[int]] = {}
@@ -256,8 +257,9 @@ class PoolHost:
             handle, gpu = await self._launcher.start(
                 container_id, self.spec, self._spec_data, self.pool.ledger.slots
             )
-        except ExecutionError as error:  # The disk is full, so that its number cannot be kept.
-            self._not_started(container_id, error.sentence(), permanent=False)
+        except (ExecutionError, RayError) as error:  # The disk is full, say, or Ray's head does not answer.
+            reason = error.sentence() if isinstance(error, ExecutionError) else cause_of(error)
+            self._not_started(container_id, reason, permanent=False)
             return
         except Exception as error:  # noqa: BLE001  # Ray refuses bad options in many ways.
             self._not_started(container_id, f"Ray refuses to create it: {error}", permanent=True)
@@ -267,6 +269,7 @@ class PoolHost:
             self._asked[container_id] = gpu
         if self.closed:
             await self._end(container_id)
+            await self._launcher.forget(container_id)
         else:
             await self._follow(container_id)
 

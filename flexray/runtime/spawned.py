@@ -363,10 +363,10 @@ class SpawnedPool(PoolClient):
         handles = []
         for batch in self._recovering:
             positions = tuple(p for p, number in enumerate(batch.inputs) if number in numbers)
-            handle = roster.find(batch.container) if positions else None
-            if handle is not None:
-                handle.cancel.remote(batch.dispatcher, batch.number, positions, positions)
-                handles.append(handle)
+            listed = roster.find(batch.container) if positions else None
+            if listed is not None:
+                listed.handle.cancel.remote(batch.dispatcher, batch.number, positions, positions)
+                handles.append(listed.handle)
         return handles
 
     def _handles_of(self, numbers: set[int]) -> list[Any]:

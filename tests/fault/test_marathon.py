@@ -18,6 +18,7 @@ import ray
 
 import flexray
 from flexray.runtime import container
+from tests import living
 from tests.fault.actors import CALL_QUEUE, CONTROLLER, Actors, is_gone
 from tests.fault.drivers import wait_for_line
 from tests.fault.runs import Runs
@@ -112,6 +113,7 @@ def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(actors
     assert all(is_gone(run.pid) for run in runs.all())
     assert set(actors.alive()) <= {CONTROLLER, CALL_QUEUE}
     assert actors.containers_like("") == {}
+    assert living.strays() == []
 
 
 ORPHANED = """

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flexray.config import Resources
 from flexray.runtime import nodetypes
-from flexray.runtime.nodetypes import types_in
+from flexray.runtime.nodetypes import SOLD_OUT_S, refusals, types_in
 from flexray.runtime.placement import actor_options, gpu_choice, infeasible
 
 CONFIG = {
@@ -74,3 +75,20 @@ def test_a_file_that_cannot_be_read_tells_of_no_types(
 
 def test_a_cluster_without_an_autoscaler_has_no_file() -> None:
     assert nodetypes._types_of("192.0.2.1:1") == []
+
+
+def launch(node_type: str, *, failed_s: float, details: str | None = "none is left") -> SimpleNamespace:
+    return SimpleNamespace(ray_node_type_name=node_type, failed_ts_s=failed_s, details=details)
+
+
+def test_a_type_is_refused_while_a_launch_of_it_has_failed_lately_and_none_is_on_its_way() -> None:
+    status = SimpleNamespace(
+        failed_launches=[
+            launch("gpu", failed_s=1000.0),
+            launch("cpu", failed_s=1000.0),
+            launch("old", failed_s=1100.0 - SOLD_OUT_S - 1),
+            launch("silent", failed_s=1000.0, details=None),
+        ],
+        pending_nodes=[SimpleNamespace(ray_node_type_name="cpu")],
+    )
+    assert refusals(status, 1100.0) == {"gpu": "none is left", "silent": ""}

@@ -274,7 +274,7 @@ class World:
         )
 
     def restart_controller(self) -> None:
-        """The controller is killed; Ray restarts it with its store and its named actors."""
+        """The controller is killed; Ray restarts it with its store and its containers."""
         if self.pool is None:
             return
         self.pool = None

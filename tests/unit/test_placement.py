@@ -79,6 +79,7 @@ def test_a_launch_is_superseded_where_its_kind_alone_is_sold_out() -> None:
     assert superseded(asked, resources, [h100, a100])
     assert not superseded(asked, resources, [{**h100, "SoldOut": None}, a100, node(GPU=1, A100=1)])
     assert not superseded(asked, resources, [h100, {**a100, "SoldOut": ""}])
+    assert not superseded(Gpu(kind="A100"), resources, [h100, {**a100, "SoldOut": ""}])
     assert not superseded(asked, resources, [h100, a100, node(GPU=1, H100=1)])
 
 

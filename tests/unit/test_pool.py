@@ -146,6 +146,24 @@ def test_what_arrived_and_what_all_of_it_waited_is_counted() -> None:
     assert hand.pool.wait_s == pytest.approx(7.0)
 
 
+def test_what_a_caller_told_before_it_was_forgotten_is_not_counted_again() -> None:
+    hand = Hand()
+    hand.report(asked=3, decided=3, admitted=3, arrived=3)
+    hand.park(asked=3, decided=3, admitted=3, arrived=3)
+    hand.tick(FORGET_S + 1.0)
+    assert len(hand.pool.callers) == 0
+    hand.report(asked=4, decided=3, admitted=3, arrived=4)
+    assert hand.pool.arrived == 4
+
+
+def test_what_arrived_before_a_restart_is_not_counted_by_the_next_controller() -> None:
+    hand = Hand(expected_dispatchers=("d",))
+    hand.numbers["d"] = 7
+    hand.report(asked=1000, decided=1000, admitted=1000, arrived=1000)
+    hand.report(asked=1002, decided=1000, admitted=1000, arrived=1002)
+    assert hand.pool.arrived == 2
+
+
 def test_a_report_that_is_overtaken_by_a_newer_one_is_released() -> None:
     hand = hand_with_a_lease()
     hand.report(assigned=1)

@@ -24,6 +24,7 @@ from flexray.runtime import poolclient, spawned
 from flexray.runtime.callstore import Call, CallStore, SentBatch
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.groupcommit import GroupCommit
+from flexray.runtime.roster import Listed
 from flexray.runtime.spawned import News, SpawnedPool
 from flexray.runtime.wire import (
     GONE,
@@ -967,7 +968,7 @@ def test_what_an_earlier_process_had_sent_is_ended_where_it_runs(
     first.answer(ONE, (OK, b"1"), (UNSTARTED, None))
     second = make("after")
     handle, killed = second.of(ONE), []
-    monkeypatch.setattr(spawned.roster, "find", {"f#1": handle}.get)
+    monkeypatch.setattr(spawned.roster, "find", {"f#1": Listed(handle)}.get)
     monkeypatch.setattr(spawned.ray, "kill", killed.append)
     (batch,) = second.restore()
     second.cancel_on_disk(call)
