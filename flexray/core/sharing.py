@@ -13,8 +13,9 @@ from heapq import heapify, heappop, heapreplace
 
 from flexray.config import Resources
 
-AGAIN_S = 5.0
-"""Containers end, Ray places others and their processes start before more is given up for the same shape."""
+AGAIN_S = 30.0
+"""What was given up for a shape and has not helped by then did not help: others give up more. Until then its
+process may be starting, and its environment be made."""
 NO_ROOM_S = 1.0
 """Ray has not placed a launch for so long: there is no room for it."""
 
@@ -62,29 +63,44 @@ class PoolNeed:
     """Inputs wait, and Ray does not place what was launched for them."""
 
 
+@dataclass(slots=True)
+class _Made:
+    """Room that was made for containers of one shape."""
+
+    count: int
+    """Of those that have no place yet, how many it should be enough for."""
+    at: float
+
+
 class Sharing:
-    """Remembers for which shapes of containers room was made a moment ago."""
+    """Remembers for which shapes of containers room was made."""
 
     def __init__(self) -> None:
-        self._made_at: dict[Shape, float] = {}
+        self._made: dict[Shape, _Made] = {}
 
     def give_ups(self, needs: Sequence[PoolNeed], now: float) -> dict[str, int]:
         """Idle containers to stop now, by pool."""
-        self._made_at = {shape: at for shape, at in self._made_at.items() if now - at < AGAIN_S}
         missing: dict[Shape, int] = {}
         for need in needs:
-            if need.lacks_room and need.shape not in self._made_at:
+            if need.lacks_room:
                 missing[need.shape] = missing.get(need.shape, 0) + need.missing
+        self._made = {
+            shape: _Made(min(made.count, missing[shape]), made.at)
+            for shape, made in self._made.items()
+            if shape in missing and now - made.at < AGAIN_S
+        }
         spare = {need.pool_id: need.spare for need in needs if not need.missing}
         found: dict[str, int] = {}
-        for shape, wanted in missing.items():
+        for shape, count in missing.items():
             donors = [n.pool_id for n in needs if n.pool_id in spare and n.shape.holds(shape)]
+            made = self._made.get(shape)
+            wanted = count - (made.count if made else 0)
             given = _most_first({pool_id: spare[pool_id] for pool_id in donors}, wanted)
-            for pool_id, count in given.items():
-                spare[pool_id] -= count
-                found[pool_id] = found.get(pool_id, 0) + count
+            for pool_id, stopped in given.items():
+                spare[pool_id] -= stopped
+                found[pool_id] = found.get(pool_id, 0) + stopped
             if given:
-                self._made_at[shape] = now
+                self._made[shape] = _Made(sum(given.values()) + (made.count if made else 0), now)
         return found
 
 

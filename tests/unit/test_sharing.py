@@ -49,13 +49,26 @@ def test_a_pool_that_misses_some_itself_gives_none() -> None:
     assert Sharing().give_ups([PoolNeed("a", CORE, missing=1, spare=2), waits("b", 1)], 0.0) == {}
 
 
-def test_for_one_shape_room_is_made_once_in_a_while() -> None:
+def test_room_that_was_made_is_waited_for_and_then_more_is_made() -> None:
     sharing = Sharing()
     needs = [idle("a", 5), waits("b", 1)]
     assert sharing.give_ups(needs, 0.0) == {"a": 1}
     assert sharing.give_ups(needs, AGAIN_S - 0.1) == {}
-    assert sharing.give_ups([*needs, waits("c", 1, Shape.of(Resources(cpu=0.5)))], 1.0) == {"a": 1}
     assert sharing.give_ups(needs, AGAIN_S + 0.1) == {"a": 1}
+
+
+def test_whoever_comes_later_gets_room_of_its_own_at_once() -> None:
+    sharing = Sharing()
+    assert sharing.give_ups([idle("a", 5), waits("b", 1)], 0.0) == {"a": 1}
+    assert sharing.give_ups([idle("a", 4), waits("b", 3)], 1.0) == {"a": 2}
+    assert sharing.give_ups([idle("a", 2), waits("b", 3), waits("c", 1)], 2.0) == {"a": 1}
+    assert (
+        sharing.give_ups([idle("a", 1), waits("b", 1)], 3.0) == {}
+    )  # It still waits; the others have a place.
+    assert sharing.give_ups([idle("a", 1)], 4.0) == {}
+    assert sharing.give_ups([idle("a", 1), waits("c", 1)], 5.0) == {"a": 1}
+    smaller = waits("d", 1, Shape.of(Resources(cpu=0.5)))
+    assert sharing.give_ups([idle("e", 1), waits("c", 1), smaller], 6.0) == {"e": 1}
 
 
 def test_where_nothing_could_be_given_up_the_next_look_does_not_wait() -> None:
