@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from flexray.core.status import CANCELLED, LOST, UNSTARTED
+from flexray.core.status import CANCELLED, LOST, UNSTARTED, BatchKey
 
 KEEP_ANSWER_S = 600.0
 SAMPLES_MAX = 8
@@ -20,9 +20,6 @@ HELLO_S = 60.0
 """A container that was used by nobody for so long asks the controller whether it is known (rule 12)."""
 LEASES_KEPT = 4096
 """Leases, of those that came here, of which something is remembered."""
-
-BatchKey = tuple[str, int]
-"""(dispatcher id, batch id): a batch has an id for ever."""
 
 
 class Arrival(Enum):

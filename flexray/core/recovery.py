@@ -10,10 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flexray.config import Retries
 from flexray.core.retry import retry_delay_s
-from flexray.core.status import FAILED, LOST, UNSTARTED
+from flexray.core.status import FAILED, LOST, UNSTARTED, BatchKey
 
-BatchKey = tuple[str, int]
-"""(dispatcher id, batch id)"""
 Outcome = tuple[int, int, object]
 """(input, status, payload)"""
 

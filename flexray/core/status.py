@@ -22,6 +22,9 @@ START_FAILED = 5
 REFUSED = 6
 """Status given by the dispatcher alone: the pool is at its limits; the input never ran."""
 
+BatchKey = tuple[str, int]
+"""(dispatcher id, batch id): a batch has an id for ever."""
+
 
 class Sink(Protocol):
     """Whoever waits for inputs, at the other end of Settle."""

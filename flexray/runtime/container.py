@@ -19,8 +19,8 @@ from typing import Any
 import ray
 
 from flexray.context import enter_container
-from flexray.core.occupancy import HELLO_S, Arrival, BatchKey, Occupancy, Work
-from flexray.core.status import FAILED, LOST, OK
+from flexray.core.occupancy import HELLO_S, Arrival, Occupancy, Work
+from flexray.core.status import FAILED, LOST, OK, BatchKey
 from flexray.decorators import ENTER, EXIT
 from flexray.errors import DeserializationError
 from flexray.output import Stream as StandardStream

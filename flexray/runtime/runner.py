@@ -23,8 +23,8 @@ from typing import Any, cast
 
 from flexray.config import FunctionConfig
 from flexray.context import POSITIONS, RunningInput, current_input
-from flexray.core.occupancy import BatchKey, Work
-from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED
+from flexray.core.occupancy import Work
+from flexray.core.status import CANCELLED, FAILED, OK, UNSTARTED, BatchKey
 from flexray.errors import ExecutionError, FunctionTimeoutError
 from flexray.runtime.output import current_dispatcher
 from flexray.runtime.streams import Streams

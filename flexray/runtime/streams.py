@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from flexray.core.occupancy import BatchKey
+from flexray.core.status import BatchKey
 from flexray.runtime.parking import WAIT, Wake, until, until_async
 
 AHEAD_MAX = 16
