@@ -22,7 +22,8 @@ import ray
 
 import flexray
 from flexray.errors import ExecutionError, FunctionTimeoutError, InputLostError, InvalidError
-from tests.integration.conftest import NAMESPACE, Cluster
+from flexray.runtime import roster
+from tests.integration.conftest import Cluster
 from tests.integration.gates import Gate, at, calls, in_background, results
 from tests.living import containers_of
 from tests.waiting import wait_until
@@ -189,8 +190,10 @@ def test_a_blocking_call_in_an_async_input_leaves_the_container_answering(
     with app.run():
         under_way = calls(block, ["x"])
         wait_until(lambda: gate.entered)
-        [name] = containers_of("blocking")
-        container: Any = ray.get_actor(name, namespace=NAMESPACE)
+        [container_id] = containers_of("blocking")
+        made = roster.find(container_id)
+        assert made is not None
+        container = made.handle
         assert ray.get(container.output.remote("nobody"), timeout=1) == []
         assert ray.get(container.reclaim.remote("nobody", 1), timeout=1) is None
         gate.open()
