@@ -110,7 +110,8 @@ def sold_out(options: Mapping[str, Any], nodes: Sequence[Node]) -> str | None:
     refused = [node for node in able if node.get("SoldOut") is not None]
     if not refused or len(refused) < len(able):
         return None
-    return f"no {' or '.join(node['NodeType'] for node in refused)} node can be had: {refused[0]['SoldOut']}"
+    told = next((f": {node['SoldOut']}" for node in refused if node["SoldOut"]), "")
+    return f"no {' or '.join(node['NodeType'] for node in refused)} node can be had now{told}"
 
 
 def _place(nearest: Node, alive: Sequence[Node]) -> str:

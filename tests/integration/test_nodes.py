@@ -206,10 +206,8 @@ def test_what_no_node_can_hold_is_named_with_what_the_cluster_could_offer() -> N
         assert " that may be added, cpu, has {CPU: 4, GPU: 0}" in said[0], said[0]
         assert "no node can hold {GPU: 1, accelerator_type:B200: 0.001}" in said[1], said[1]
         assert "the cluster's kinds of GPU are A100, L4;" in said[1], said[1]
-        # Which may be over in a moment.
-        assert said[2].startswith(
-            "waits for {GPU: 1, accelerator_type:L4: 0.001} since 10 s: no sold-out node"
-        )
-        assert "no machine of this type is left in the zone" in said[2], said[2]
+        # Which may be over in a moment; Ray does not pass on what the cloud said.
+        waits = "waits for {GPU: 1, accelerator_type:L4: 0.001} since 10 s"
+        assert said[2] == f"{waits}: no sold-out node can be had now", said[2]
         assert not any(call.done() for call in under_way)
         assert not running(SOLD_OUT)

@@ -86,7 +86,8 @@ def test_a_launch_is_superseded_where_its_kind_alone_is_sold_out() -> None:
 def test_what_the_cloud_said_is_told_where_nothing_else_can_hold_it() -> None:
     options = actor_options(Resources(cpu=0, gpu="any"))
     refused = [addable("h100", "none is left", GPU=1), addable("cpu", CPU=4)]
-    assert sold_out(options, refused) == "no h100 node can be had: none is left"
+    assert sold_out(options, refused) == "no h100 node can be had now: none is left"
+    assert sold_out(options, [addable("h100", "", GPU=1)]) == "no h100 node can be had now"
     assert sold_out(options, [*refused, addable("a100", GPU=1)]) is None
     assert sold_out(options, [*refused, node(GPU=1)]) is None
     assert sold_out(options, [node(CPU=1)]) is None
