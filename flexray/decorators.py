@@ -45,6 +45,8 @@ def parameter(*, default: Any = MISSING) -> Any:
     class Model:
         version: str = flexray.parameter(default="1")
     ```
+
+    `flexray container list` and the like show the values; secrets belong in `env=`.
     """
     return Parameter() if default is MISSING else Parameter(default, has_default=True)
 
