@@ -124,11 +124,13 @@ def idle_containers_make_way_for_inputs_that_wait() -> None:
     minimum = PoolNeed("minimum", two, missing=1, spare=5)
     given = Sharing().give_ups([small, large, minimum, PoolNeed("waits", two, 2, lacks_room=True)], 0.0)
     _promise(given == {"large": 2}, f"given up: {given}")
+    both = PoolNeed("waits", core, 2, lacks_room=True), PoolNeed("others", two, 2, lacks_room=True)
+    given = Sharing().give_ups([large, *both], 0.0)
+    _promise(given == {"large": 3}, f"given up for two: {given}")
     sharing = Sharing()
     for now in (0.0, 1.0):
-        both = PoolNeed("waits", core, 2, lacks_room=True), PoolNeed("others", two, 2, lacks_room=True)
-        given = sharing.give_ups([large, *both], now)
-        _promise(given == ({} if now else {"large": 3}), f"given up at {now}: {given}")
+        given = sharing.give_ups([large, PoolNeed("waits", core, 1, lacks_room=True)], now)
+        _promise(given == ({} if now else {"large": 1}), f"given up at {now}: {given}")
 
 
 def _idle_pool(count: int) -> Pool:
