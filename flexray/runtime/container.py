@@ -105,7 +105,7 @@ class BaseContainer:
             enter_container(spec.pool_id)
             code, config = unpack_function(spec.code), spec.config
             target = Target(code, spec.parameters, is_generator=config.is_generator)
-            runner = Runner(target, config, self._end, self._retire, self._note_failure)
+            runner = Runner(target, config, self._end, self._retire, self._note_failure, self._is_outdated)
             runner.run_hooks(ENTER)
         except DeserializationError as error:
             self._close_journal(error.sentence())
@@ -278,6 +278,11 @@ class BaseContainer:
         """Something runs here that cannot be stopped: take nothing new (rule 13)."""
         with self._lock:
             self._occupancy.retiring = True
+
+    def _is_outdated(self) -> bool:
+        """Whether another version of the function has been deployed, as the controller says."""
+        controller = ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
+        return bool(ray.get(controller.is_outdated.remote(self.name), timeout=HELLO_S))
 
     # Control.
 

@@ -229,6 +229,12 @@ class Controller:
         host = self._pools.get(container_id.rpartition("#")[0])
         return host is not None and container_id in host.pool.ledger.containers
 
+    async def is_outdated(self, container_id: str) -> bool:
+        """Whether another is to take this container's place, or has."""
+        host = self._pools.get(container_id.rpartition("#")[0])
+        container = None if host is None else host.pool.ledger.containers.get(container_id)
+        return container is None or container.outdated
+
     async def retire(self, container_id: str) -> None:
         """A container holds an input that cannot be stopped: it takes nothing new and stops when it can."""
         host = self._pools.get(container_id.rpartition("#")[0])

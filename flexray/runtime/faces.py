@@ -46,7 +46,8 @@ Controller = _face(
     "flexray.runtime.controller",
     "Controller",
     "greet open_app close_app open_pool pool_config deploy rollback deployments stop_app find "
-    "update_autoscaler info pools containers stats stop_container end report leave watch hello retire",
+    "update_autoscaler info pools containers stats stop_container end report leave watch hello "
+    "is_outdated retire",
 )
 CallQueue = _face(
     "flexray.runtime.callqueue", "CallQueue", "open_pool add close cancel info outcomes graph newest"

@@ -119,7 +119,10 @@ class _Worker:
 
 
 class Runner:
-    """See the module. `over` is called with each batch that is over, `retire` when a thread goes on."""
+    """See the module. `over` is called with each batch that is over, `retire` when a thread goes on.
+
+    `is_outdated` is asked where an input is for a method that is not here.
+    """
 
     def __init__(
         self,
@@ -128,6 +131,7 @@ class Runner:
         over: Callable[[Job], None],
         retire: Callable[[], None],
         note_failure: Callable[[BaseException], None],
+        is_outdated: Callable[[], bool],
     ) -> None:
         self.streams = Streams()
         self._target = target
@@ -137,6 +141,7 @@ class Runner:
         self._over = over
         self._retire = retire
         self._note_failure = note_failure
+        self._is_outdated = is_outdated
         self._workers: dict[_Worker, None] = {}
         self._queue: SimpleQueue[Job | Callable[[], None]] = SimpleQueue()
         self._has_one_thread = config.slots == 1 and not target.is_async
@@ -286,6 +291,9 @@ class Runner:
         target = self._target
         try:
             args, kwargs, worker.method = arguments(job, position)
+            if worker.method not in target.methods and self._is_outdated():
+                self._retire()  # A newer version has it: the input runs there.
+                return UNSTARTED, None
             method, kind = target.methods[worker.method], target.kinds[worker.method]
             if kind is Kind.SYNC:
                 result = method(*args, **kwargs)
