@@ -484,7 +484,8 @@ class Dispatch:
         self._move(batch, account, now)
 
     def _lose_container(self, event: ContainerLost, now: float) -> None:
-        self._dead.append(event.container_id)
+        if event.container_id not in self._dead:  # Each of its batches may tell.
+            self._dead.append(event.container_id)
         for slot in [s for s in self._slots.values() if s.lease.container_id == event.container_id]:
             for batch in slot.batches:
                 del self._batches[batch.batch_id]

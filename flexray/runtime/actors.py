@@ -13,7 +13,7 @@ import asyncio
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -22,11 +22,16 @@ from flexray.runtime.parking import until, until_async
 from flexray.runtime.streams import GATHER_S, is_few
 from flexray.runtime.wire import LoadAnswer, ResultsMessage, encode_answer
 
+if TYPE_CHECKING:
+    from flexray.runtime.container import Bundle
+
 SLOTS_ON_THREADS = 16
 """The most slots of a container on threads."""
 RUN_THREADS = 4 * SLOTS_ON_THREADS
 """Two batches per slot, and as many that are sent again where the first answer was lost."""
 THREADS = {"control": 4, "parked": 4 * SLOTS_ON_THREADS}
+TOGETHER_S = 0.001
+"""Where one batch of a bundle is over, its answer waits so long for others: a message costs about as much."""
 LOOP_CALLS_MAX = 100_000
 """Calls under way on a loop: no bound that could ever be met."""
 CALLS_ON_LOOPS = {"control": LOOP_CALLS_MAX, "parked": LOOP_CALLS_MAX}
@@ -79,10 +84,18 @@ class Container(_Calls):
         work = self._container.arrive(data, objects)
         return until(lambda wake: self._container.answer(work, wake))
 
-    def run_bundle(self, batches: list[bytes]) -> list[Any]:
-        """Run batches that belong together; the answers are given when all of them are over."""
-        works = [self._container.arrive(data, ()) for data in batches]
-        return [until(partial(self._container.answer, work)) for work in works]
+    def run_bundle(self, batches: list[bytes]) -> list[tuple[int, Any]]:
+        """Run batches; (id, answer) of the first that are over. `rest` gives the others."""
+        return self._answers(self._container.arrive_together(batches))
+
+    def rest(self, dispatcher_id: str, batch_ids: list[int]) -> list[tuple[int, Any]]:
+        """The same of batches that were sent together, as soon as there are any."""
+        return self._answers(self._container.bundle_again(dispatcher_id, batch_ids))
+
+    def _answers(self, bundle: Bundle) -> list[tuple[int, Any]]:
+        if until(partial(self._container.any_over, bundle)):
+            time.sleep(TOGETHER_S)
+        return self._container.answers(bundle)
 
     @_parked
     def load(self) -> LoadAnswer:
@@ -127,10 +140,18 @@ class LoopContainer(_Calls):
         work = self._container.arrive(data, objects)
         return await until_async(lambda wake: self._container.answer(work, wake))
 
-    async def run_bundle(self, batches: list[bytes]) -> list[Any]:
+    async def run_bundle(self, batches: list[bytes]) -> list[tuple[int, Any]]:
         """See `Container`."""
-        works = [self._container.arrive(data, ()) for data in batches]
-        return [await until_async(partial(self._container.answer, work)) for work in works]
+        return await self._answers(self._container.arrive_together(batches))
+
+    async def rest(self, dispatcher_id: str, batch_ids: list[int]) -> list[tuple[int, Any]]:
+        """See `Container`."""
+        return await self._answers(self._container.bundle_again(dispatcher_id, batch_ids))
+
+    async def _answers(self, bundle: Bundle) -> list[tuple[int, Any]]:
+        if await until_async(partial(self._container.any_over, bundle)):
+            await asyncio.sleep(TOGETHER_S)
+        return self._container.answers(bundle)
 
     @_parked
     async def load(self) -> LoadAnswer:

@@ -14,6 +14,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -55,6 +57,17 @@ RETIRE_EVERY_S = 1.0
 EXIT_AFTER_S = 2.0
 
 
+@dataclass(slots=True, eq=False)
+class Bundle:
+    """Batches that were sent together. Their answers are given as they end, together where they end together."""
+
+    left: int
+    """Batches that are not over."""
+    over: list[tuple[int, Work | None]] = field(default_factory=list)
+    """(id, batch) of those that are; None: it is not known here."""
+    wake: Wake | None = None
+
+
 class BaseContainer:
     """See the module. Any thread may call it."""
 
@@ -68,6 +81,7 @@ class BaseContainer:
         self._occupancy = Occupancy(slots, time.monotonic())
         self._jobs: dict[BatchKey, Job] = {}
         self._waiters: dict[BatchKey, list[Wake]] = {}
+        self._bundles: dict[BatchKey, Bundle] = {}
         self._releases: dict[int, list[Wake]] = {}
         self._capture = Capture()
         self._journal: Journal | None = None
@@ -211,14 +225,48 @@ class BaseContainer:
             if work.over_at is None:
                 self._waiters.setdefault(work.key, []).append(wake)
                 return WAIT
-        return self._answer(work, work.key[0])
+        return self._answer(work)
+
+    def arrive_together(self, batches: Sequence[bytes]) -> Bundle:
+        """Take in batches; each of them as `arrive` does."""
+        return self._bundle([(work.key, work) for work in [self.arrive(data, ()) for data in batches]])
+
+    def bundle_again(self, dispatcher_id: str, batch_ids: Sequence[int]) -> Bundle:
+        """Those batches of a bundle whose answers have not been given."""
+        keys = [(dispatcher_id, batch_id) for batch_id in batch_ids]
+        return self._bundle([(key, self._occupancy.get(key)) for key in keys])
+
+    def _bundle(self, works: Sequence[tuple[BatchKey, Work | None]]) -> Bundle:
+        bundle = Bundle(0)
+        with self._lock:
+            for key, work in works:
+                if work is None or work.over_at is not None:
+                    bundle.over.append((key[1], work))
+                else:
+                    self._bundles[key] = bundle
+                    bundle.left += 1
+        return bundle
+
+    def any_over(self, bundle: Bundle, wake: Wake) -> Any:
+        """How many of its batches are not over; WAIT while none is."""
+        with self._lock:
+            if bundle.over or not bundle.left:
+                return bundle.left
+            bundle.wake = wake
+            return WAIT
+
+    def answers(self, bundle: Bundle) -> list[tuple[int, Any]]:
+        """(id, answer) of the batches that are over; None: it is not known, and is to be sent again."""
+        with self._lock:
+            over, bundle.over = bundle.over, []
+        return [(number, None if work is None else self._answer(work)) for number, work in over]
 
     def _begin(self, job: Job) -> None:
         assert self._runner is not None
         self._capture.begin(job.message.dispatcher_id)
         self._runner.begin(job)
 
-    def _answer(self, work: Work, dispatcher_id: str) -> Any:
+    def _answer(self, work: Work) -> Any:
         statuses = bytes([LOST if status is None else status for status in work.statuses])
         ran = statuses.count(OK) + statuses.count(FAILED)
         return encode_answer(
@@ -229,7 +277,7 @@ class BaseContainer:
                 work.busy_s,
                 ran,
                 work.bounced,
-                self._capture.drain(dispatcher_id),
+                self._capture.drain(work.key[0]),
             )
         )
 
@@ -249,6 +297,13 @@ class BaseContainer:
             following = self._occupancy.end(work, time.monotonic())
             del self._jobs[work.key]
             waiters = self._waiters.pop(work.key, [])
+            bundle = self._bundles.pop(work.key, None)
+            if bundle is not None:
+                bundle.left -= 1
+                bundle.over.append((work.key[1], work))
+                wake, bundle.wake = bundle.wake, None
+                if wake is not None:
+                    waiters.append(wake)
             if following is not None:
                 self._begin(self._jobs[following.key])
             else:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,6 +22,8 @@ from flexray.runtime.poolclient import PoolClient
 
 logger = logging.getLogger("flexray")
 
+AT_ONCE_MAX = 64
+"""Answers taken in before what follows from them is sent."""
 TICK_S = 0.020
 """How often clocks in the core are looked at, while anything is under way."""
 WATCH_PAUSE_S = 0.2
@@ -42,6 +45,7 @@ class Dispatcher:
         self._clients: dict[str, PoolClient] = {}
         self._lock = threading.Lock()
         self._active: dict[PoolClient, None] = {}
+        self._sending: dict[PoolClient, None] = {}
         self._queue: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
         self._closed = False
         self._watch_at = 0.0
@@ -89,6 +93,13 @@ class Dispatcher:
             self._active[client] = None
             self._queue.put(None)
 
+    def send_soon(self, client: PoolClient) -> bool:
+        """Have `client.send` called when what has arrived is taken in; False: this is another thread."""
+        if threading.current_thread() is not self._thread:
+            return False
+        self._sending[client] = None
+        return True
+
     def close(self) -> None:
         """Fail whatever waits and end the thread: Ray is being shut down, or has been."""
         self._closed = True
@@ -100,25 +111,40 @@ class Dispatcher:
     def _run(self) -> None:
         ticked_at = 0.0
         while True:
-            try:
-                item = self._queue.get(timeout=TICK_S if self._active else None)
-            except Empty:
-                item = None
+            items = self._next_items()
             if not self._is_connected():
                 self._disconnect()  # Any further call of Ray would start a new one.
                 return
-            try:
+            for take, future in items:
+                self._attempt(partial(_take_in, take, future))
+            now = time.monotonic()
+            if now - ticked_at >= TICK_S:
+                ticked_at = now
+                self._attempt(partial(self._tick, now))
+            while self._sending:
+                self._attempt(self._sending.popitem()[0].send)
+
+    def _next_items(self) -> list[tuple[Callable[[Any], None], Any]]:
+        """Wait for something to take in, or for the next tick; then all that is there."""
+        items = []
+        try:
+            item = self._queue.get(timeout=TICK_S if self._active else None)
+            while True:
                 if item is not None:
-                    take, future = item
-                    error = None if future is None else future.exception()
-                    take(error if future is None or error is not None else future.result())
-                now = time.monotonic()
-                if now - ticked_at >= TICK_S:
-                    ticked_at = now
-                    self._tick(now)
-            except Exception:
-                if not self._closed:
-                    logger.exception("in the dispatcher")
+                    items.append(item)
+                if len(items) == AT_ONCE_MAX:
+                    break
+                item = self._queue.get_nowait()
+        except Empty:
+            pass
+        return items
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception:
+            if not self._closed:
+                logger.exception("in the dispatcher")
 
     def _disconnect(self) -> None:
         for client in list(self._clients.values()):
@@ -173,3 +199,8 @@ class Dispatcher:
                     break
                 time.sleep(FIND_AGAIN_S)
         self._watch_again()
+
+
+def _take_in(take: Callable[[Any], None], future: Any) -> None:
+    error = None if future is None else future.exception()
+    take(error if future is None or error is not None else future.result())

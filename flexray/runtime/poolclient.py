@@ -77,6 +77,10 @@ if TYPE_CHECKING:
 
 ALONE_BYTES = 1 << 30
 """Size told of an input with references: Ray fails a whole call for one of them, so it travels alone."""
+BUNDLE_SLOTS = 8
+"""Batches for containers with so many slots are held until whatever has arrived is taken in."""
+BUNDLE_MIN = 4
+"""So many of them for one container travel in one call. An answer may wait a little for others then."""
 OUTPUT_EVERY_S = 0.5
 TELL_EVERY_S = 60.0
 
@@ -102,7 +106,8 @@ class PoolClient:
     ) -> None:
         self.pool_id = pool_id
         self._name = config.name
-        self._gathers = config.batching is not None
+        self._bundles = _is_bundled(config)
+        self._to_send: list[SendBatch] = []
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
         self._dispatch = Dispatch(
@@ -299,14 +304,30 @@ class PoolClient:
         self._perform_all(self._handle(event, handles))
 
     def _perform_all(self, effects: list[DispatchEffect]) -> None:
-        """Gathered inputs travel together, though each has a slot of its own: they run together, too."""
-        if self._gathers and len(effects) > 1:
-            batches = [effect for effect in effects if type(effect) is SendBatch and not effect.again]
-            if len(batches) > 1:
-                effects = [effect for effect in effects if type(effect) is not SendBatch or effect.again]
-                self._send_bundles(batches)
-        for effect in effects:
-            self._perform(effect)
+        """What goes to containers with many slots is held until all that has arrived is taken in."""
+        if self._bundles and self._dispatcher.send_soon(self):
+            for effect in effects:
+                if type(effect) is SendBatch and not effect.again:
+                    self._to_send.append(effect)
+                else:
+                    self._perform(effect)
+        else:
+            for effect in effects:
+                self._perform(effect)
+
+    def send(self) -> None:
+        """Send what was held: to one container in one call, where that is worth it."""
+        held, self._to_send = self._to_send, []
+        bundles: dict[str, list[SendBatch]] = {}
+        for effect in held:
+            bundles.setdefault(effect.lease.container_id, []).append(effect)
+        for bundle in bundles.values():
+            small = [effect for effect in bundle if self._is_small(effect)]
+            if len(small) >= BUNDLE_MIN:
+                self._send_bundle(small)
+                bundle = [effect for effect in bundle if not self._is_small(effect)]
+            for effect in bundle:
+                self._perform(effect)
 
     def _perform(self, effect: DispatchEffect) -> None:
         if self._gone is not None and type(effect) is not Settle:
@@ -352,36 +373,40 @@ class PoolClient:
 
     # To containers.
 
-    def _send_bundles(self, effects: list[SendBatch]) -> None:
-        """One call for each container; those with large arguments or references travel as others do."""
-        bundles: dict[str, list[SendBatch]] = {}
-        for effect in effects:
-            if self._gone is None and all(type(self._packed(i)) is bytes for i in effect.input_ids):
-                bundles.setdefault(effect.lease.container_id, []).append(effect)
-            else:
-                self._perform(effect)
-        for bundle in bundles.values():
-            handle = self._outgoing[bundle[0].batch_id][0]
-            messages = [self._message(effect)[1] for effect in bundle]
-            try:
-                ref = handle.run_bundle.remote(messages)
-            except RayError as error:
-                self._take_answers(bundle, error)
-                continue
-            for effect in bundle:
-                self._note_sent(effect)
-            self._dispatcher.follow(ref, partial(self._take_answers, bundle))
+    def _is_small(self, effect: SendBatch) -> bool:
+        """Whether nothing of it travels beside the message."""
+        entries = [self._inputs.get(input_id) for input_id in effect.input_ids]
+        return all(entry is None or type(entry[0]) is bytes for entry in entries)
 
-    def _packed(self, input_id: int) -> Any:
-        entry = self._inputs.get(input_id)
-        return b"" if entry is None else entry[0]
+    def _send_bundle(self, bundle: list[SendBatch]) -> None:
+        if self._gone is not None:
+            return
+        handle = self._outgoing[bundle[0].batch_id][0]
+        messages = [self._message(effect)[1] for effect in bundle]
+        for effect in bundle:
+            self._note_sent(effect)
+        self._follow_bundle(handle, {e.batch_id: e for e in bundle}, lambda: handle.run_bundle.remote(messages))
 
-    def _take_answers(self, bundle: list[SendBatch], result: Any) -> None:
-        answers = [result] * len(bundle) if isinstance(result, BaseException) else result
+    def _follow_bundle(self, handle: Any, left: dict[int, SendBatch], ask: Callable[[], Any]) -> None:
+        """Take in the answers as they come: those of batches that are over at about the same time together."""
+        try:
+            ref = ask()
+        except RayError as error:
+            self._take_answers(handle, left, error)
+        else:
+            self._dispatcher.follow(ref, partial(self._take_answers, handle, left))
+
+    def _take_answers(self, handle: Any, left: dict[int, SendBatch], result: Any) -> None:
+        answers = [(number, result) for number in left] if isinstance(result, BaseException) else result
         effects: list[DispatchEffect] = []
-        for effect, answer in zip(bundle, answers, strict=True):
-            effects += self._handle(self._event_of_answer(effect, answer))
+        for batch_id, answer in answers:
+            effects += self._handle(self._event_of_answer(left.pop(batch_id), answer))
         self._perform_all(effects)
+        if left and self._gone is None:
+            batch_ids = list(left)
+            self._follow_bundle(
+                handle, left, lambda: handle.rest.remote(self._dispatcher.process, batch_ids)
+            )
 
     def _send(self, effect: SendBatch) -> Any:
         handle, message, objects = self._message(effect)
@@ -451,6 +476,8 @@ class PoolClient:
         self._under_way.pop(effect.batch_id, None)
         if isinstance(result, BaseException):
             return self._event_of_failure(effect, result)
+        if result is None:
+            return BatchUnreached(effect.batch_id)  # The container forgot that it had it.
         answer = decode_answer(result)
         if answer.output:
             self._relay(answer.output)
@@ -543,7 +570,7 @@ class PoolClient:
             self._version_asked = None
             if isinstance(config, FunctionConfig):
                 self._version = version
-                self._gathers = config.batching is not None
+                self._bundles = _is_bundled(config)
                 with self._lock:
                     self._dispatch.configure(**_dispatch_options(config))
 
@@ -608,6 +635,11 @@ def _dispatch_options(config: FunctionConfig) -> dict[str, Any]:
         "single_use": config.single_use_containers,
         "slots": config.slots,
     }
+
+
+def _is_bundled(config: FunctionConfig) -> bool:
+    """Whether inputs of a container are many at once, and so end and begin together."""
+    return config.slots >= BUNDLE_SLOTS
 
 
 def laid_out(prepared: Sequence[Prepared | None]) -> tuple[list[Any], list[Any]]:

@@ -150,6 +150,7 @@ class Runner:
         self._waiting: deque[Job] = deque()
         self._finished: list[Job] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         if target.needs_loop:
             self._loop = asyncio.new_event_loop()
             start_thread(self._run_loop, "user-loop")
@@ -185,7 +186,10 @@ class Runner:
                 self._gathered.notify_all()
         elif self._target.is_async:
             assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._start_task, job)
+            if threading.get_ident() == self._loop_thread:  # What follows another: no need to wake the loop.
+                self._loop.call_soon(self._start_task, job)
+            else:
+                self._loop.call_soon_threadsafe(self._start_task, job)
         else:
             self._put(job)
 
@@ -350,6 +354,7 @@ class Runner:
     def _run_loop(self) -> None:
         assert self._loop is not None
         asyncio.set_event_loop(self._loop)
+        self._loop_thread = threading.get_ident()
         while True:
             try:
                 self._loop.run_forever()
