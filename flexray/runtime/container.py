@@ -59,7 +59,7 @@ EXIT_AFTER_S = 2.0
 
 @dataclass(slots=True, eq=False)
 class Bundle:
-    """Batches that were sent together. Their answers are given as they end, together where they end together."""
+    """Batches that were sent together, and whose answers are given together where they end together."""
 
     left: int
     """Batches that are not over."""

@@ -107,7 +107,7 @@ class PoolClient:
         self.pool_id = pool_id
         self._name = config.name
         self._bundles = _is_bundled(config)
-        self._to_send: list[SendBatch] = []
+        self._held: list[SendBatch] = []
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
         self._dispatch = Dispatch(
@@ -304,29 +304,36 @@ class PoolClient:
         self._perform_all(self._handle(event, handles))
 
     def _perform_all(self, effects: list[DispatchEffect]) -> None:
-        """What goes to containers with many slots is held until all that has arrived is taken in."""
-        if self._bundles and self._dispatcher.send_soon(self):
-            for effect in effects:
-                if type(effect) is SendBatch and not effect.again:
-                    self._to_send.append(effect)
-                else:
-                    self._perform(effect)
-        else:
-            for effect in effects:
+        """On the dispatcher's thread what goes to many slots is held until all that arrived is taken in."""
+        batches: list[SendBatch] = []
+        for effect in effects:
+            if self._bundles and type(effect) is SendBatch and not effect.again:
+                batches.append(effect)
+            else:
                 self._perform(effect)
+        if batches and self._dispatcher.send_soon(self):
+            self._held += batches
+        else:
+            self._send_all(batches)
 
     def send(self) -> None:
-        """Send what was held: to one container in one call, where that is worth it."""
-        held, self._to_send = self._to_send, []
+        """Send what was held."""
+        held, self._held = self._held, []
+        self._send_all(held)
+
+    def _send_all(self, batches: Sequence[SendBatch]) -> None:
+        """Those for one container in one call, where they are enough for that to be worth it."""
         bundles: dict[str, list[SendBatch]] = {}
-        for effect in held:
+        for effect in batches:
             bundles.setdefault(effect.lease.container_id, []).append(effect)
         for bundle in bundles.values():
             small = [effect for effect in bundle if self._is_small(effect)]
             if len(small) >= BUNDLE_MIN:
                 self._send_bundle(small)
-                bundle = [effect for effect in bundle if not self._is_small(effect)]
-            for effect in bundle:
+                single = [effect for effect in bundle if not self._is_small(effect)]
+            else:
+                single = bundle
+            for effect in single:
                 self._perform(effect)
 
     def _perform(self, effect: DispatchEffect) -> None:
@@ -385,10 +392,11 @@ class PoolClient:
         messages = [self._message(effect)[1] for effect in bundle]
         for effect in bundle:
             self._note_sent(effect)
-        self._follow_bundle(handle, {e.batch_id: e for e in bundle}, lambda: handle.run_bundle.remote(messages))
+        left = {effect.batch_id: effect for effect in bundle}
+        self._follow_bundle(handle, left, lambda: handle.run_bundle.remote(messages))
 
     def _follow_bundle(self, handle: Any, left: dict[int, SendBatch], ask: Callable[[], Any]) -> None:
-        """Take in the answers as they come: those of batches that are over at about the same time together."""
+        """Take in the answers as they come: those of batches that end at about the same time together."""
         try:
             ref = ask()
         except RayError as error:
@@ -404,9 +412,7 @@ class PoolClient:
         self._perform_all(effects)
         if left and self._gone is None:
             batch_ids = list(left)
-            self._follow_bundle(
-                handle, left, lambda: handle.rest.remote(self._dispatcher.process, batch_ids)
-            )
+            self._follow_bundle(handle, left, lambda: handle.rest.remote(self._dispatcher.process, batch_ids))
 
     def _send(self, effect: SendBatch) -> Any:
         handle, message, objects = self._message(effect)

@@ -105,6 +105,22 @@ def test_async_inputs_of_a_concurrent_function_run_at_once_on_one_loop(app: flex
     assert len({before for *_, before, _ in outputs}) == 50
 
 
+def test_inputs_that_began_together_are_answered_as_they_end(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=20)
+    async def hold(name: int) -> int:
+        if name % 2:
+            await passed(gate, name)
+        return name
+
+    with app.run():
+        names = iter(hold.map(range(20), order_outputs=False))
+        assert {next(names) for _ in range(10)} == set(range(0, 20, 2))
+        wait_until(lambda: len(gate.entered) == 10)
+        gate.open()
+        assert set(names) == set(range(1, 20, 2))
+
+
 def test_a_container_never_runs_more_than_max_inputs(app: flexray.App, gate: Gate) -> None:
     @app.function(cpu=0, max_containers=1)
     @flexray.concurrent(max_inputs=2)

@@ -15,13 +15,13 @@ from ray.exceptions import (
     RayError,
 )
 
-from flexray.config import check_options
+from flexray.config import Concurrency, check_options
 from flexray.core.dispatch import LINGER_S, RESEND_S
 from flexray.core.events import Lease, Reply, Report
 from flexray.core.status import FAILED, OK
 from flexray.runtime import poolclient
 from flexray.runtime.dispatcher import Dispatcher
-from flexray.runtime.poolclient import PoolClient
+from flexray.runtime.poolclient import BUNDLE_MIN, BUNDLE_SLOTS, PoolClient
 from flexray.runtime.wire import (
     AnswerMessage,
     BatchMessage,
@@ -57,10 +57,15 @@ class Handle:
 
     def __init__(self) -> None:
         self.run, self.report, self.output = Method(), Method(), Method()
+        self.run_bundle, self.rest = Method(), Method()
 
     @property
     def batches(self) -> list[BatchMessage]:
         return [decode_batch(args[0]) for args in self.run.calls]
+
+    @property
+    def bundles(self) -> list[list[BatchMessage]]:
+        return [[decode_batch(data) for data in args[0]] for args in self.run_bundle.calls]
 
     @property
     def reports(self) -> list[Report]:
@@ -82,6 +87,9 @@ class Inbox:
     def wake(self, client: PoolClient) -> None:
         pass
 
+    def send_soon(self, client: PoolClient) -> bool:
+        return False  # What is to be sent is sent at once.
+
 
 class Settled:
     """A sink that remembers how inputs ended."""
@@ -97,14 +105,15 @@ class Settled:
 class Hand:
     """A pool client driven by hand, with containers f#1, f#2 and f#3."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int = 1) -> None:
         self.now = 0.0
         monkeypatch.setattr(poolclient, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.inbox = Inbox()
         self.containers = {lease.container_id: Handle() for lease in (ONE, TWO, THREE)}
         self.sink = Settled()
         self.replies = 0
-        self.client = PoolClient("a/f", check_options("f", {}), cast(Dispatcher, self.inbox))
+        config = check_options("f", {}).model_copy(update={"concurrency": Concurrency(max_inputs=slots)})
+        self.client = PoolClient("a/f", config, cast(Dispatcher, self.inbox))
 
     def submit(self, *prepared: Any) -> list[int]:
         return self.client.submit(prepared, self.sink, patient=False)
@@ -145,6 +154,16 @@ def answer(*payloads: Any) -> Any:
     count = len(payloads)
     message = AnswerMessage(bytes([OK]) * count, list(payloads), (), 0.001, count, bounced=False, output=[])
     return encode_answer(message)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> Hand:
+    """One whose containers have many slots."""
+    return Hand(monkeypatch, BUNDLE_SLOTS)
+
+
+def leases_of(container_id: str, first: int, count: int) -> list[Lease]:
+    return [Lease(number, container_id) for number in range(first, first + count)]
 
 
 def lost_object() -> ObjectLostError:
@@ -230,3 +249,73 @@ def test_nothing_is_under_way_after_a_batch_that_could_not_be_sent(hand: Hand) -
     hand.wait(2 * LINGER_S)
     assert not hand.client._under_way
     assert not hand.of(ONE).output.calls
+
+
+def test_batches_for_one_container_travel_in_one_call_where_they_are_enough(wide: Hand) -> None:
+    few, many = leases_of("f#1", 1, BUNDLE_MIN - 1), leases_of("f#2", BUNDLE_MIN, BUNDLE_MIN)
+    input_ids = wide.submit(*[b"x"] * (len(few) + len(many)))
+    wide.reply(*few, *many)
+    assert (len(wide.of(ONE).batches), wide.of(ONE).bundles) == (len(few), [])
+    assert wide.of(TWO).batches == []
+    ((*bundle,),) = wide.of(TWO).bundles
+    assert len(bundle) == len(many)
+    sent = [*wide.of(ONE).batches, *bundle]
+    assert sorted(i for batch in sent for i in batch.input_ids) == input_ids
+
+
+def test_the_answers_of_a_bundle_are_taken_in_as_they_come_and_the_rest_is_asked_for(wide: Hand) -> None:
+    wide.submit(*[b"x"] * BUNDLE_MIN)
+    wide.reply(*leases_of("f#1", 1, BUNDLE_MIN))
+    (bundle,) = wide.of(ONE).bundles
+    first, *others = bundle
+    wide.come(wide.of(ONE).run_bundle, [(first.batch_id, answer(b"first"))])
+    assert wide.sink.outcomes == {first.input_ids[0]: (OK, b"first")}
+    assert wide.of(ONE).rest.calls == [("d", [batch.batch_id for batch in others])]
+    wide.come(wide.of(ONE).rest, [(batch.batch_id, answer(b"later")) for batch in reversed(others)])
+    assert [wide.sink.outcomes[batch.input_ids[0]] for batch in others] == [(OK, b"later")] * len(others)
+    assert len(wide.of(ONE).rest.calls) == 1
+    assert not wide.inbox.followed.keys() & {*wide.of(ONE).rest.refs, *wide.of(ONE).run_bundle.refs}
+
+
+def test_a_batch_of_a_bundle_that_its_container_does_not_know_is_sent_again_by_itself(wide: Hand) -> None:
+    wide.submit(*[b"x"] * BUNDLE_MIN)
+    wide.reply(*leases_of("f#1", 1, BUNDLE_MIN))
+    (bundle,) = wide.of(ONE).bundles
+    unknown, *others = bundle
+    answers = [(batch.batch_id, answer(b"y")) for batch in others]
+    wide.come(wide.of(ONE).run_bundle, [(unknown.batch_id, None), *answers])
+    assert len(wide.sink.outcomes) == len(others)
+    wide.wait(RESEND_S)
+    (again,) = wide.of(ONE).batches
+    assert (again.batch_id, again.again) == (unknown.batch_id, True)
+
+
+@pytest.mark.parametrize("asked", ["run_bundle", "rest"])
+def test_a_bundle_whose_answers_were_lost_is_sent_again_batch_by_batch(wide: Hand, asked: str) -> None:
+    wide.submit(*[b"x"] * BUNDLE_MIN)
+    wide.reply(*leases_of("f#1", 1, BUNDLE_MIN))
+    (bundle,) = wide.of(ONE).bundles
+    if asked == "rest":
+        wide.come(wide.of(ONE).run_bundle, [(bundle[0].batch_id, answer(b"y"))])
+    left = [batch for batch in bundle if batch.input_ids[0] not in wide.sink.outcomes]
+    wide.come(getattr(wide.of(ONE), asked), ActorUnavailableError("gone for a moment", None))
+    wide.wait(RESEND_S)
+    assert {batch.batch_id for batch in wide.of(ONE).batches} == {batch.batch_id for batch in left}
+    assert all(batch.again for batch in wide.of(ONE).batches)
+
+
+def test_a_bundle_whose_container_died_runs_elsewhere(wide: Hand) -> None:
+    input_ids = wide.submit(*[b"x"] * BUNDLE_MIN)
+    wide.reply(*leases_of("f#1", 1, BUNDLE_MIN))
+    killed = OutOfMemoryError("the node was low on memory")  # type: ignore[no-untyped-call]
+    wide.come(wide.of(ONE).run_bundle, killed)
+    wide.reply(*leases_of("f#2", BUNDLE_MIN + 1, BUNDLE_MIN))
+    assert sorted(i for batch in wide.of(TWO).bundles[0] for i in batch.input_ids) == input_ids
+
+
+def test_what_travels_beside_messages_is_in_no_bundle(wide: Hand) -> None:
+    large = StoredCall(None, ["in the object store"], resolved=0)
+    input_ids = wide.submit(*[b"x"] * BUNDLE_MIN, large)
+    wide.reply(*leases_of("f#1", 1, BUNDLE_MIN + 1))
+    assert [batch.input_ids for batch in wide.of(ONE).batches] == [(input_ids[-1],)]
+    assert len(wide.of(ONE).bundles[0]) == BUNDLE_MIN
