@@ -11,6 +11,8 @@ from typing import Any
 
 import ray
 
+from flexray.runtime.wire import decode, encode
+
 REQUESTS_MAX = 1_000_000
 """Requests under way at each of them: every dispatcher parks one per pool, and every getter one."""
 
@@ -21,7 +23,9 @@ class Face:
     behind: Any
 
 
-def _face(module: str, name: str, methods: str) -> type[Face]:
+def _face(module: str, name: str, methods: str, *, packed: bool = False) -> type[Face]:
+    """With `packed`, requests and answers are one `bytes` each: every argument by itself costs 0.1 ms."""
+
     def start(self: Face) -> None:
         self.behind = getattr(import_module(module), name)()
 
@@ -29,8 +33,12 @@ def _face(module: str, name: str, methods: str) -> type[Face]:
         async def asked(self: Face, *args: Any) -> Any:
             return await getattr(self.behind, method)(*args)
 
-        asked.__name__ = method
-        return asked
+        async def asked_packed(self: Face, request: bytes) -> bytes:
+            return encode(await getattr(self.behind, method)(*decode(request)))
+
+        answering = asked_packed if packed else asked
+        answering.__name__ = method
+        return answering
 
     members = {method: ask(method) for method in methods.split()}
     return type(name, (Face,), {"__module__": __name__, "__init__": start, **members})
@@ -50,7 +58,10 @@ Controller = _face(
     "is_outdated retire",
 )
 CallQueue = _face(
-    "flexray.runtime.callqueue", "CallQueue", "open_pool add close cancel info outcomes graph newest"
+    "flexray.runtime.callqueue",
+    "CallQueue",
+    "open_pool add close cancel info outcomes graph newest",
+    packed=True,
 )
 Logs = _face("flexray.runtime.logs", "Logs", "add newest after apps")
 

@@ -19,7 +19,7 @@ from flexray.core.status import SpawnedCall
 from flexray.errors import ExecutionError
 from flexray.runtime.head import find_call_queue
 from flexray.runtime.store import Store
-from flexray.runtime.wire import Added, PoolSpec, encode
+from flexray.runtime.wire import Added, PoolSpec, decode, encode
 from flexray.serialization import pack_lasting_call
 
 logger = logging.getLogger("flexray")
@@ -105,10 +105,10 @@ async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:
     queue = await asyncio.get_running_loop().run_in_executor(None, find_call_queue)
     call = SpawnedCall(call_id_of(spec.pool_id, tick), spec.function_name, is_whole=True, parent=None)
     request = (spec.pool_id, call, 0, [pack_lasting_call((), {})])
-    added: Added = await queue.add.remote(*request)
+    added: Added = decode(await queue.add.remote(encode(request)))
     while not added.is_known:
-        await queue.open_pool.remote(spec.pool_id, encode((spec.config, None)))
-        added = await queue.add.remote(*request)
+        await queue.open_pool.remote(encode((spec.pool_id, encode((spec.config, None)))))
+        added = decode(await queue.add.remote(encode(request)))
     if not added.accepted:
         raise ExecutionError(
             f"{spec.function_name} has {added.waiting:,} of {added.limit:,} spawned inputs waiting",

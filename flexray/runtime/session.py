@@ -42,6 +42,7 @@ from flexray.runtime.wire import (
     PoolInfo,
     PoolSpec,
     VariantSpec,
+    decode,
     encode,
 )
 from flexray.serialization import register_reference_type
@@ -254,7 +255,9 @@ class Session:
 
     def ask_queue(self, method: str, *args: Any) -> Any:
         """The call queue's answer; see `Backend`."""
-        return self._ask_actor(self._call_queue, self._queue_died, method, args, "the call queue")
+        return decode(
+            self._ask_actor(self._call_queue, self._queue_died, method, [encode(args)], "the call queue")
+        )
 
     async def ask_queue_async(self, method: str, *args: Any) -> Any:
         """The same for a coroutine."""
@@ -263,7 +266,7 @@ class Session:
             queue = self._queue or await asyncio.to_thread(self._call_queue)
             asked_at = time.monotonic()
             try:
-                return await getattr(queue, method).remote(*args)
+                return decode(await getattr(queue, method).remote(encode(args)))
             except ray.exceptions.RayError as error:
                 deadline = _deadline(deadline, asked_at)
                 self._check_answer(error, "the call queue", deadline)
