@@ -7,6 +7,7 @@ the dispatcher's thread.
 ```
 spawn   -> [loop] -> [writer] inputs on the disk -> acknowledged
                          -> [dispatcher] SpawnedPool -> containers -> [writer] outcomes on the disk -> told
+           [loop] -> [dispatcher] input and batch on the disk, where one is alone and a container is free
 outcome -> [loop] waits until told -> [writer] read
 ```
 """
@@ -20,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
@@ -56,8 +58,20 @@ READY_S = 30.0
 """Requests wait so long for a queue that is starting."""
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
+FRESH_MAX = 4096
+"""Calls of one input whose outcome is told without a look into the store."""
+FRESH_BYTES = 1024
+"""Larger outcomes are told to those who wait, and read by those who ask later."""
 ABANDONED_S = 86400.0
 """A call to which nothing was added for so long gets no more inputs: whoever spawned it is gone."""
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """A call of one input that was spawned lately: all about it is in memory."""
+
+    call: Call
+    outcome: tuple[int, Any] | None = None
 
 
 class CallQueue:
@@ -71,6 +85,12 @@ class CallQueue:
         self._pool_of: dict[str, SpawnedPool] = {}
         self._waiters: dict[int, list[asyncio.Future[News]]] = {}
         """Who waits for news of a call, by its number."""
+        self._fresh: dict[int, _Fresh] = {}
+        """By the call's number, the oldest first."""
+        self._fresh_number: dict[str, int] = {}
+        """By the call's id."""
+        self._adding = 0
+        """Requests to add inputs that are under way."""
         self._added_at: dict[int, float] = {}
         """Calls that get more inputs, with when they last did."""
         self._loop = asyncio.get_event_loop()
@@ -201,6 +221,43 @@ class CallQueue:
         if pool.is_gone:
             await self._check_is_back(pool)
             return Added(0, 0, 0, is_known=False)
+        self._adding += 1
+        try:
+            if spawned.is_whole and len(arguments) == 1 and self._adding == 1 and pool.can_send:
+                call = await self._spawn_at_once(pool, spawned, arguments[0])
+                if call is not None:
+                    return Added(1, pool.waiting, pool.config.limits.spawn_pending)
+            return await self._add(pool, spawned, first, arguments)
+        finally:
+            self._adding -= 1
+
+    async def _spawn_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Call | None:
+        """Where nothing else is to be written and a container is free; see `SpawnedPool.spawn_at_once`."""
+        done: asyncio.Future[Call | None] = self._loop.create_future()
+
+        def take(call: Call | None, error: BaseException | None) -> None:
+            if call is not None:
+                self._note_fresh(call)
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(call)
+            else:
+                done.set_exception(error)
+
+        def act() -> None:
+            try:
+                call, error = pool.spawn_at_once(spawned, arguments), None
+            except ExecutionError as failed:
+                call, error = None, failed
+            self._loop.call_soon_threadsafe(take, call, error)
+
+        self._soon(act)
+        return await done
+
+    async def _add(
+        self, pool: SpawnedPool, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]
+    ) -> Added:
         limit, call_id = pool.config.limits.spawn_pending, spawned.call_id
         now = time.time()
         expected = 0
@@ -239,6 +296,8 @@ class CallQueue:
             if call is not None and new:
                 start = first + accepted - new
                 mine = arguments[accepted - new : accepted]
+                if spawned.is_whole and new == 1:  # Noted before there can be news of it.
+                    self._loop.call_soon_threadsafe(self._note_fresh, call)
                 self._soon(lambda: pool.added(call, start, mine))
 
         writing = self._writer.submit(write)
@@ -292,6 +351,11 @@ class CallQueue:
         Waits so long for the first of them, and no longer once it is known that there is none.
         """
         deadline = time.monotonic() + wait_s
+        fresh = self._fresh.get(self._fresh_number.get(call_id, 0))
+        if fresh is not None and first == 0:
+            outcome = fresh.outcome or await self._outcome_of(fresh.call.number, wait_s)
+            if outcome is not None or (fresh.outcome is None and time.monotonic() >= deadline):
+                return await self._info(fresh.call), [] if outcome is None else [outcome]
         told: asyncio.Future[News] | None = None
         while True:
             call, found = await self._look(call_id, first, limit)
@@ -311,6 +375,26 @@ class CallQueue:
                 told = None
             if ready or is_none or time.monotonic() >= deadline:
                 return await self._info(call), ready
+
+    async def _outcome_of(self, number: int, wait_s: float) -> tuple[int, Any] | None:
+        """That of a call of one input, as it comes; None: it does not come in time, or the store knows it."""
+        told = self._news_of(number)
+        alarm = self._loop.call_later(wait_s, self._tell_one, told)
+        news = await told
+        alarm.cancel()
+        self._forget_news(number, told)
+        return news.get(0)
+
+    def _note_fresh(self, call: Call) -> None:
+        self._fresh[call.number] = _Fresh(call._replace(size=1, added=1))
+        self._fresh_number[call.id] = call.number
+        if len(self._fresh) > FRESH_MAX:
+            self._forget_fresh(next(iter(self._fresh)))
+
+    def _forget_fresh(self, number: int) -> None:
+        fresh = self._fresh.pop(number, None)
+        if fresh is not None:
+            self._fresh_number.pop(fresh.call.id, None)
 
     async def _look(self, call_id: str, first: int, limit: int) -> tuple[Call, list[tuple[int | None, Any]]]:
         await self._ready()
@@ -412,9 +496,17 @@ class CallQueue:
 
     def _tell(self, news: Mapping[int, News]) -> None:
         for number, outcomes in news.items():
+            fresh = self._fresh.get(number)
+            if fresh is not None:
+                fresh.outcome = outcomes.get(0)
+                if fresh.outcome is None or not _is_small(fresh.outcome[1]):
+                    self._forget_fresh(number)  # It ended otherwise: the store knows how.
             for future in self._waiters.pop(number, ()):
-                if not future.done():
-                    future.set_result(outcomes)
+                self._tell_one(future, outcomes)
+
+    def _tell_one(self, future: asyncio.Future[News], outcomes: News | None = None) -> None:
+        if not future.done():
+            future.set_result(outcomes or {})
 
     def _tell_soon(self, news: Mapping[int, News]) -> None:
         """From another thread."""
@@ -425,6 +517,8 @@ class CallQueue:
     async def _sweep(self) -> None:
         while True:
             now = time.monotonic()
+            for number in list(self._fresh):  # What expires is not to be told from memory.
+                self._forget_fresh(number)
             try:
                 await self._write(lambda: self._store.expire(time.time() - self._kept_s))
                 for call in await self._write(self._store.growing_calls):
@@ -458,6 +552,10 @@ WORDS = {OK: "done", FAILED: "failed", START_FAILED: "failed", CANCELLED: "cance
 """What an input that is over is called."""
 GRAPH_INPUTS_MAX = 1000
 """Inputs of one call that a call graph shows."""
+
+
+def _is_small(payload: Any) -> bool:
+    return payload is None or (type(payload) is bytes and len(payload) <= FRESH_BYTES)
 
 
 def _without_gap(found: Iterable[tuple[int | None, Any]]) -> list[tuple[int, Any]]:

@@ -199,6 +199,23 @@ class CallStore(Database):
         assert call is not None
         return call
 
+    def add_single(self, spawned: SpawnedCall, pool: int, arguments: bytes, now: float) -> Call | None:
+        """A call of one input, whose arguments are small; None: it is known already."""
+        values = (spawned.call_id, pool, spawned.function, spawned.parent, now, 1, 1)
+        with self._lock, self._explained():
+            made = self._connection.execute(
+                "INSERT OR IGNORE INTO calls (id, pool, function, parent, created_at, size, added) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+            if not made.rowcount:
+                return None
+            call = Call(made.lastrowid or 0, *values, done=0, over_at=None, expired=False)
+            self._connection.execute(
+                "INSERT INTO inputs (id, arguments) VALUES (?, ?)", (call.first, arguments)
+            )
+            return call
+
     def add_inputs(self, call: Call, first: int, arguments: Sequence[bytes]) -> int:
         """Add inputs from that position on; returns how many are new, for they may be sent again."""
         new = arguments[max(0, call.added - first) :]

@@ -24,16 +24,19 @@ from flexray.core.events import (
     BatchReclaimed,
     BatchReturned,
     BatchUnreached,
+    CancelInputs,
     ContainerLost,
     ControllerLost,
+    DispatchEffect,
     DispatchEvent,
+    InputsCancelled,
     InputsSubmitted,
     SendBatch,
     Settle,
     StoredChanged,
 )
 from flexray.core.recovery import Outcome, Recovery
-from flexray.core.status import CANCELLED, FAILED, START_FAILED
+from flexray.core.status import CANCELLED, FAILED, START_FAILED, UNSTARTED, SpawnedCall
 from flexray.core.window import Window
 from flexray.errors import ExecutionError, SerializationError
 from flexray.runtime import roster
@@ -144,6 +147,65 @@ class SpawnedPool(PoolClient):
             self._calls[number // POSITIONS].stored -= 1
         self._unread.update((number, p) for number, p in self._calls.items() if p.stored)
         self._feed(0)
+
+    @property
+    def can_send(self) -> bool:
+        """Whether an input that comes now would be sent at once, as far as another thread can tell."""
+        is_first = not (self._stored or self._unplaced or self._recovery)
+        return is_first and self._dispatch.has_free_slot and not self.is_gone
+
+    def spawn_at_once(self, spawned: SpawnedCall, arguments: bytes) -> Call | None:
+        """Keep a call of one input and send it, with one write for both; None: it is to be added as others.
+
+        Raises:
+            ExecutionError: It cannot be written. Nothing of it is kept, and nothing was sent.
+        """
+        if not self.can_send or len(arguments) > LARGE_BYTES:
+            return None
+        begun: list[tuple[Call, list[DispatchEffect]]] = []
+
+        def write() -> Call | None:
+            self._undo(begun)  # It runs twice where another of its group fails.
+            call = self._store.add_single(spawned, self.number, arguments, time.time())
+            if call is None:
+                return None  # Asked again.
+            effects = self._begin(call, arguments)
+            begun.append((call, effects))
+            self._store.add_batches([self._sent(effect) for effect in effects if type(effect) is SendBatch])
+            return call
+
+        try:
+            call = self._writer.run(write)
+        except BaseException:
+            self._undo(begun)
+            raise
+        for _, effects in begun:
+            for effect in effects:
+                self._perform(effect)
+            self._take(StoredChanged(self._stored, 1))
+        return call
+
+    def _begin(self, call: Call, arguments: bytes) -> list[DispatchEffect]:
+        number = call.first
+        self._calls[call.number] = _Progress(call, number, 0, 1)
+        self._sizes[number] = len(arguments)
+        self._bytes += len(arguments)
+        self._inputs[number] = (arguments, self)
+        return self._handle(InputsSubmitted((number,)))
+
+    def _undo(self, begun: list[tuple[Call, list[DispatchEffect]]]) -> None:
+        """Nothing of it was written or sent: it never was."""
+        for call, effects in begun:
+            cancelled = self._handle(InputsCancelled((call.first,), interrupt=False))
+            for effect in effects:
+                if type(effect) is SendBatch:
+                    self._outgoing.pop(effect.batch_id)
+                    cancelled += self._handle(BatchReturned(effect.batch_id, bytes([UNSTARTED]), (None,)))
+            for effect in cancelled:
+                if type(effect) is not CancelInputs:
+                    self._perform(effect)
+            self._count([(call.first, CANCELLED, None)])
+        begun.clear()
 
     def added(self, call: Call, first: int, arguments: Sequence[bytes]) -> None:
         """These inputs of the call are on the disk, from that position on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -36,6 +37,7 @@ from flexray.runtime.wire import (
     encode_answer,
 )
 from flexray.serialization import Parts, pack_exception, unpack_exception
+from tests.waiting import wait_until
 
 ONE, TWO = Lease(1, "f#1"), Lease(2, "f#2")
 
@@ -269,6 +271,13 @@ def answer(*outcomes: tuple[int, Any]) -> AnswerMessage:
 
 def many(count: int, size: int = 1) -> Sequence[bytes]:
     return [b"x" * size] * count
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def act(*_: object) -> None:
+        raise error
+
+    return act
 
 
 # Running. That the store comes first is checked with whatever is sent and told: see `Queue`.
@@ -978,3 +987,82 @@ def test_what_an_earlier_process_had_sent_is_ended_where_it_runs(
     assert killed == ([handle] if terminate else [])
     second.pool.recovered(batch, None)
     assert second.pool.sent == []
+
+
+def hold(queue: Queue) -> None:
+    """A container has answered, and its slot is free."""
+    queue.spawn("fc-0", b"x")
+    queue.reply(ONE)
+    queue.answer(ONE, (OK, b"y"))
+
+
+def spawn_at_once(queue: Queue, call_id: str = "fc-1") -> Call | None:
+    return queue.pool.spawn_at_once(SpawnedCall(call_id, "f", is_whole=True, parent=None), b"now")
+
+
+def test_a_call_of_one_input_is_kept_and_sent_with_one_write_where_a_slot_is_free(queue: Queue) -> None:
+    assert spawn_at_once(queue) is None  # Nobody has a slot.
+    queue.spawn("fc-0", b"x")
+    queue.reply(ONE)
+    assert spawn_at_once(queue) is None  # It is busy.
+    queue.answer(ONE, (OK, b"y"))
+    statements: list[str] = []
+    queue.store._connection.set_trace_callback(statements.append)
+    call = spawn_at_once(queue)
+    assert call is not None
+    assert statements.count("COMMIT") == 1
+    assert queue.call("fc-1") == call
+    assert queue.of(ONE).batches[-1].calls == [b"now"]
+    assert queue.of(ONE).batches[-1].call_ids == {call.number: "fc-1"}
+    queue.answer(ONE, (OK, b"done"))
+    assert queue.told[call.number] == {0: (OK, b"done")}
+    assert queue.call("fc-1").over_at is not None
+    assert not queue.pool._calls
+    assert not queue.pool._bytes
+
+
+def test_a_call_that_is_asked_for_again_is_neither_kept_nor_sent_twice(queue: Queue) -> None:
+    hold(queue)
+    assert spawn_at_once(queue) is not None
+    queue.answer(ONE, (OK, b"done"))
+    sent = len(queue.of(ONE).batches)
+    assert spawn_at_once(queue) is None
+    assert len(queue.of(ONE).batches) == sent
+
+
+def test_what_cannot_be_written_at_once_is_not_sent_and_its_slot_serves_the_next(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(queue)
+    sent = len(queue.of(ONE).batches)
+    with monkeypatch.context() as full:
+        full.setattr(queue.store, "add_batches", raising(ExecutionError("the disk is full")))
+        with pytest.raises(ExecutionError, match="the disk is full"):
+            spawn_at_once(queue)
+    assert len(queue.of(ONE).batches) == sent
+    assert queue.store.call("fc-1") is None
+    assert not queue.pool._calls
+    assert not queue.pool._inputs
+    assert not queue.pool._outgoing
+    assert (queue.pool.waiting, queue.pool._bytes) == (0, 0)
+    call = spawn_at_once(queue, "fc-2")
+    assert call is not None
+    queue.answer(ONE, (OK, b"done"))
+    assert queue.told[call.number] == {0: (OK, b"done")}
+
+
+def test_what_is_written_at_once_outlives_another_of_its_group_that_fails(queue: Queue) -> None:
+    hold(queue)
+    with ThreadPoolExecutor(1) as threads:
+        with queue.writer._writing:  # Both come while something is written: they share the next write.
+            spawning = threads.submit(spawn_at_once, queue)
+            wait_until(lambda: len(queue.writer._pending) == 1)
+            failing = queue.writer.submit(raising(ExecutionError("not this one")))
+        call = spawning.result(10)
+    assert isinstance(failing.exception(10), ExecutionError)
+    assert call is not None
+    assert [batch.calls for batch in queue.of(ONE).batches[1:]] == [[b"now"]]
+    assert len(queue.store.batches()) == 1
+    queue.answer(ONE, (OK, b"done"))
+    assert queue.told[call.number] == {0: (OK, b"done")}
+    assert not queue.pool._calls
