@@ -428,9 +428,10 @@ def test_a_state_directory_that_vanishes_is_told_at_once_and_taken_up_again(
         wait_for_begin(runs, 1)
         state.rename(away)
         try:
-            for call in (lambda: work.spawn(2, 0.0), lambda: work.spawn_map([3], [0.0]), done.get):
+            for call in (lambda: work.spawn(2, 0.0), lambda: work.spawn_map([3], [0.0]), done.num_inputs):
                 with pytest.raises(ExecutionError, match=r"state in .* cannot be used.*\n\nhint: "):
                     call()
+            assert done.get()[0] == 0  # The queue has it in mind.
             assert work.remote(4, 0.0)[0] == 4
         finally:
             away.rename(state)
