@@ -38,6 +38,8 @@ class Container:
     idle_since: float
     slots: int = 1
     outdated: bool = False
+    leaves_node: bool = False
+    """It is outdated because its node will go."""
     """It runs an earlier version, or its node goes soon: it is granted only until it is replaced."""
     node: str | None = None
     """Where it is, once that is known."""

@@ -459,6 +459,7 @@ class Pool:
         if container.outdated or container.draining or container.state is State.STOPPING:
             return
         was_ready = container.state is State.READY
+        container.leaves_node = True
         self.ledger.outdate(container)
         if was_ready:
             self.scaling.replacing = min(self.scaling.replacing + 1, self._wanted(self.scaling.settings))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import ceil
 
 from flexray.config import AutoscalerSettings
 from flexray.core.autoscaler import (
@@ -34,6 +35,9 @@ from flexray.core.sharing import NO_ROOM_S, PoolNeed, Shape, spare_containers
 DECIDE_EVERY_S = 0.020
 UNPLACEABLE_S = 3.0
 """A launch that Ray has not placed by then waits for room: launches are held at UNPLACED_MAX again."""
+REPLACED_AT_ONCE = 0.25
+"""Share of the containers for which others of a new version start at the same time, as in Kubernetes' rolling
+updates: all at once they would take the processors from the inputs that run."""
 DECISIONS_KEPT = 32
 
 
@@ -261,12 +265,24 @@ class Scaling:
         if self.settings.max_containers is not None:
             current = len(self._ledger) - len(self._ledger.outdated)
             count = min(count, self.settings.max_containers - current)
+        if self.replacing:
+            count = min(count, self._replacements(facts, decision.target))
         effects: list[PoolEffect] = []
         for _ in range(count):
             container = self._ledger.add(self._name_container(), State.LAUNCHED, now)
             effects.append(StartContainer(container.container_id))
             self.started += 1
         return effects
+
+    def _replacements(self, facts: Facts, target: int) -> int:
+        """How many may begin while a new version takes over: some at once, beside what the load asks for.
+
+        On a node that leaves nothing waits for anything.
+        """
+        serving = sum(not container.leaves_node for container in self._ledger.serving_outdated)
+        grown = max(0, target - facts.ready - serving)
+        at_once = ceil(REPLACED_AT_ONCE * (facts.ready + serving)) if serving else target
+        return max(0, grown + at_once - facts.starting - facts.unplaced)
 
     def _withdraw(self, facts: Facts, decision: Decision, now: float) -> list[PoolEffect]:
         """Launches that are not wanted any more cost nothing to take back: the newest first."""

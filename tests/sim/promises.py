@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -27,6 +27,7 @@ from flexray.core.events import (
     Report,
     ReportReceived,
     SendBatch,
+    SettingsChanged,
     Settle,
     StartContainer,
     Ticked,
@@ -647,6 +648,42 @@ def a_rolling_deploy_keeps_its_capacity() -> None:
     _promise(max(took) < 0.5, f"18: an input of 0.2 s took {max(took):.2f} s in the middle of a deploy")
 
 
+def _ready_pool(count: int) -> Pool:
+    """So many containers that are ready, and that the minimum keeps."""
+    pool = Pool(PoolConfig("f", 1, AutoscalerSettings(min_containers=count)), 0.0)
+    pool.handle(Ticked(), 0.0)
+    for number in range(1, count + 1):
+        pool.handle(ContainerReady(f"f#{number}"), 0.1)
+    return pool
+
+
+def _started(effects: Iterable[PoolEffect]) -> list[str]:
+    return [effect.container_id for effect in effects if isinstance(effect, StartContainer)]
+
+
+def a_rolling_deploy_replaces_a_quarter_at_a_time() -> None:
+    """Of eight containers two start at the same time, and all have been replaced after eight starts."""
+    pool = _ready_pool(8)
+    starting = _started(pool.handle(Redeployed(2, AutoscalerSettings(min_containers=8), Limits()), 0.2))
+    ready = 0
+    while starting:
+        _promise(len(starting) <= 2, f"18: {len(starting)} of 8 are replaced at the same time")
+        now = 1.0 + ready
+        effects = pool.handle(ContainerReady(starting.pop(0)), now)
+        effects += pool.handle(Ticked(), now + 0.5)
+        ready += 1
+        starting += _started(effects)
+    _promise(ready == 8 and not pool.ledger.serving_outdated, f"18: {ready} of 8 are replaced")
+
+
+def a_deploy_holds_up_no_growth() -> None:
+    """Beside what replaces the old containers, whatever is asked for starts at once."""
+    pool = _ready_pool(4)
+    pool.handle(Redeployed(2, AutoscalerSettings(min_containers=4), Limits()), 0.2)
+    started = _started(pool.handle(SettingsChanged(AutoscalerSettings(min_containers=10)), 0.3))
+    _promise(len(started) == 6, f"18: {len(started)} of 6 containers more start in the middle of a deploy")
+
+
 def a_recreated_pool_begins_nothing_on_old_containers() -> None:
     """With "recreate", an old container begins nothing but what had been sent to it."""
     world = _deployed_again(recreate=True, settings=AutoscalerSettings(min_containers=24), cluster=64)
@@ -674,7 +711,7 @@ def new_inputs_go_to_the_new_version() -> None:
         pool.handle(ContainerReady(name), 0.1)
     deployed = Redeployed(2, AutoscalerSettings(min_containers=2), Limits())
     started = [e.container_id for e in pool.handle(deployed, 0.2) if isinstance(e, StartContainer)]
-    _promise(len(started) == 2, f"18: {started} are started to replace two")
+    _promise(len(started) == 1, f"18: {started} are started at once to replace two")
     pool.handle(ContainerReady(started[0]), 0.3)
     effects = pool.handle(ReportReceived(Report("d", 1, 0, asked=1, arrived=1)), 0.4)
     (reply,) = _replies(effects)
@@ -723,6 +760,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_warm_container_stays_for_it_is_known,
         a_stuck_start_is_replaced_within_the_maximum,
         a_rolling_deploy_keeps_its_capacity,
+        a_rolling_deploy_replaces_a_quarter_at_a_time,
+        a_deploy_holds_up_no_growth,
         a_recreated_pool_begins_nothing_on_old_containers,
         a_full_cluster_makes_room_for_the_new_version,
         new_inputs_go_to_the_new_version,

@@ -185,6 +185,11 @@ def what_a_leaving_node_has_is_replaced_first() -> None:
     _promise(_stopped(effects) == ["f#1"], "it stays when its replacement is ready")
     idle = _idle_pool(1)
     _promise(_stopped(idle.handle(NodeLeaving("f#1"), 1.3)) == ["f#1"], "what nobody needs stays there")
+    many = _idle_pool(4)
+    many.handle(SettingsChanged(AutoscalerSettings(min_containers=4)), 1.2)
+    started = [many.handle(NodeLeaving(f"f#{number}"), 1.3 + number / 10) for number in range(1, 5)]
+    count = sum(isinstance(effect, StartContainer) for effects in started for effect in effects)
+    _promise(count == 4, f"{count} of 4 containers on a node that will go are replaced at once")
 
 
 THRIFT: tuple[Callable[[], None], ...] = (
