@@ -15,7 +15,7 @@ from flexray.core.events import Lease, Reply, Report
 from flexray.core.ledger import LeaseOut
 
 SETTLED_S = 0.100
-"""No holder loses a slot within this time of getting one."""
+"""No holder loses a slot that it uses within this time of getting one."""
 
 
 @dataclass(slots=True)
@@ -41,6 +41,8 @@ class Caller:
     counted_assigned: int = 0
     """Assigned slots as they stand in the pool's sum: those of leases that are out, so none on the dead."""
     keep: int | None = None
+    keep_busy: bool = False
+    """As in `Reply`."""
     without_since: float = 0.0
     """When it last had no slot; ties go to whoever has been without longest."""
     granted_at: float = 0.0
@@ -163,7 +165,7 @@ class Callers:
         caller.listing = None
         caller.unseen_leases += 1
         caller.granted_at = now
-        caller.keep = None
+        caller.keep, caller.keep_busy = None, False
         self._sharing.pop(dispatcher_id, None)
         if lease.whole:
             self._suspecting.pop(dispatcher_id, None)  # Behind the others, if it wants another.
@@ -172,7 +174,7 @@ class Callers:
     def recount(self, dispatcher_id: str, caller: Caller) -> None:
         """Bring the caller's need, its part of the limits and the pool's sums up to date."""
         if caller.keep is not None and len(caller.leases) <= caller.keep:
-            caller.keep = None  # It gave back what it was asked for.
+            caller.keep, caller.keep_busy = None, False  # It gave back what it was asked for.
             self._sharing.pop(dispatcher_id, None)
         report = caller.report
         unseen = caller.admitted - report.admitted
@@ -267,32 +269,45 @@ class Callers:
         """Nobody waits for a slot: whoever was asked to give some back may keep them."""
         released = list(self._sharing)
         for caller in self._sharing.values():
-            caller.keep = None
+            caller.keep, caller.keep_busy = None, False
         self._sharing.clear()
         return released
 
     def share(self, now: float) -> Iterable[str]:
         """Ask holders to give slots back to the neediest; returns the holders asked.
 
-        A slot moves when its holder has two more than the neediest, or the neediest has none (rule 11).
+        A slot moves when its holder has two more than the neediest, or the neediest has none (rule 11). From
+        those that have just got theirs only what they do not use is asked for.
         """
         needy = [(len(c.leases), c.without_since, c.slots_need, i) for i, c in self._wanting.items()]
         heapify(needy)
         for _ in range(self._under_way()):
             _give(needy)
+        asked: dict[str, None] = {}
+        for dispatcher_id, caller in self._sharing.items():
+            if caller.keep_busy and now - caller.granted_at >= SETTLED_S:
+                caller.keep_busy = False
+                asked[dispatcher_id] = None
+        asked |= self._ask_for_slots(needy, now, keep_busy=False)
+        return asked | self._ask_for_slots(needy, now, keep_busy=True)
+
+    def _ask_for_slots(
+        self, needy: list[tuple[int, float, int, str]], now: float, *, keep_busy: bool
+    ) -> dict[str, None]:
+        """Ask those that have settled, or, where they may keep what they use, those that have not."""
+        asked: dict[str, None] = {}
         holders: list[tuple[int, str, Caller]] = [
             (-c.keeps, i, c)
             for i, c in self._callers.items()
-            if c.keeps and not c.cut_off and now - c.granted_at >= SETTLED_S
+            if c.keeps and not c.cut_off and (now - c.granted_at < SETTLED_S) is keep_busy
         ]
         heapify(holders)
-        asked: dict[str, None] = {}
         while needy and holders:
             has, holder_has = needy[0][0], -holders[0][0]
             holder_id, caller = holders[0][1], holders[0][2]
             if holder_has - has < 2 and (has or not holder_has or holder_id == needy[0][3]):
                 break
-            caller.keep = holder_has - 1
+            caller.keep, caller.keep_busy = holder_has - 1, keep_busy
             self._sharing[holder_id] = caller
             asked[holder_id] = None
             _give(needy)

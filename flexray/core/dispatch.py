@@ -52,6 +52,8 @@ from flexray.core.status import CANCELLED, FAILED, LOST, REFUSED, START_FAILED, 
 
 LINGER_S = 1.0
 """An idle lease is kept this long, so that calls in a loop cost one hop; under the shortest window (2 s)."""
+UNUSED_S = 0.002
+"""Between two calls in a loop a slot is idle for less."""
 REPEAT_S = 1.0
 """`reclaim` and `cancel` may overtake `run`, so they are repeated until the batch has answered (rule 8)."""
 DEAD_KEPT = 64
@@ -111,6 +113,7 @@ class Dispatch:
         self._overdue: list[tuple[float, int]] = []
         self._repeats: list[tuple[float, int]] = []
         self._keep: int | None = None
+        self._keep_busy = False
         self._effects: list[DispatchEffect] = []
         self._sizing = BatchSizing()
         self._reporting = Reporting(dispatcher_id, spawned=spawned, home=home)
@@ -269,7 +272,7 @@ class Dispatch:
         self._queue.extend(admitted)
         self._settle(refused, REFUSED, None)
         self._take_leases(reply.leases, now)
-        self._keep = reply.keep
+        self._keep, self._keep_busy = reply.keep, reply.keep_busy
         self._share(now)
         if reply.failure is not None:
             self._fail_waiting(reply.failure)
@@ -303,7 +306,10 @@ class Dispatch:
         self._effects += [ForgetContainer(container_id) for container_id in unheld]
 
     def _share(self, now: float) -> None:
-        """Give slots back until no more than `keep` are left, idle ones first (rule 11)."""
+        """Give slots back until no more than `keep` are left, idle ones first (rule 11).
+
+        Where busy ones may be kept, only those are given back that are idle for a moment: a call may follow.
+        """
         if self._keep is None:
             return
         staying = [slot for slot in self._slots.values() if not slot.leaving]
@@ -311,7 +317,8 @@ class Dispatch:
         if excess > 0:
             staying.sort(key=lambda slot: bool(slot.batches))
             for slot in staying[:excess]:
-                self._leave(slot, now)
+                if not self._keep_busy or (not slot.batches and now - slot.idle_since >= UNUSED_S):
+                    self._leave(slot, now)
 
     def _leave(self, slot: Slot, now: float) -> None:
         if not slot.batches:
@@ -574,6 +581,8 @@ class Dispatch:
                 self._ask_back_slot(batch.slot, now)
         if self._free and not self._queue and self._doubled:
             self._ask_back_ahead(now)
+        if self._free and self._keep_busy:
+            self._share(now)
         while self._repeats and self._repeats[0][0] <= now:
             self._repeat(heappop(self._repeats)[1], now)
         while self._free:

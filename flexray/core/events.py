@@ -100,6 +100,8 @@ class Reply:
     """Under nine tenths of the pending limit: maps may ask."""
     keep: int | None = None
     """How many slots this dispatcher may keep, where others need some; None: all."""
+    keep_busy: bool = False
+    """It has just got them: beyond `keep` it gives back only what it does not use."""
     notice: str | None = None
     """Why inputs wait, where that takes more than time."""
     failure: object = None

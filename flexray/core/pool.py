@@ -60,6 +60,9 @@ MAKE_ROOM_S = 2.0
 FORGET_S = 60.0
 """An empty dispatcher's numbers are kept this long, so that a late report is known to be late."""
 SHARE_EVERY_S = 0.020
+"""How often holders are asked for slots, at most..."""
+SHARE_PAUSE_S = 0.0002
+"""...and this long for each caller, all of which are looked at: few may ask each other at any time."""
 SHARING_TICK_S = 0.050
 
 ContainerEvent = (
@@ -319,7 +322,7 @@ class Pool:
             self._grant(container, *needy, now)
         if not self.callers.any_wanting:
             self._changed.update(dict.fromkeys(self.callers.end_sharing()))
-        elif now - self._shared_at >= SHARE_EVERY_S:
+        elif now - self._shared_at >= min(SHARE_EVERY_S, SHARE_PAUSE_S * len(self.callers)):
             self._shared_at = now
             self._changed.update(dict.fromkeys(self.callers.share(now)))
 
@@ -643,6 +646,7 @@ class Pool:
             caller.decided,
             caller.admitted,
             caller.keep,
+            caller.keep_busy,
             self.notice,
             caller.failure,
             room,
@@ -678,6 +682,7 @@ class Pool:
             admitted=caller.admitted,
             room=room,
             keep=caller.keep,
+            keep_busy=caller.keep_busy,
             notice=self.notice,
             failure=caller.failure,
             next_in_s=max(TICK_S, len(self.callers) / 1000),
@@ -708,6 +713,7 @@ def _content(reply: Reply) -> tuple[object, ...]:
         reply.decided,
         reply.admitted,
         reply.keep,
+        reply.keep_busy,
         reply.notice,
         reply.failure,
         reply.room,

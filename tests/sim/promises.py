@@ -112,6 +112,19 @@ def callers_share_a_container_evenly() -> None:
     _promise(moves <= 21.0 / 0.1, f"11: {moves} grants in 21 s: a holder keeps a slot for 100 ms at least")
 
 
+def an_unused_slot_goes_to_who_waits() -> None:
+    """Two callers call one container by turns: each waits for a few messages, and not for 100 ms."""
+    settings = AutoscalerSettings(min_containers=1, max_containers=1)
+    world = World(Scenario(3, callers=2, service_s=0.001, service_spread=0.0, settings=settings))
+    callers = list(world.callers.values())
+    for number in range(40):
+        caller = callers[number % 2]
+        world.at(5.0 + 0.06 * number, lambda c=caller, n=number: c.submit([n], patient=False))
+    _played(world, 10.0)
+    took = [(truth.settled_at or world.now) - (5.0 + 0.06 * truth.input_id) for truth in world.truth.values()]
+    _promise(max(took) < 0.05, f"11: a call of 1 ms took {max(took):.3f} s")
+
+
 def a_dead_callers_slots_come_back() -> None:
     """A caller dies with inputs under way: its slots go to the other caller, and no input of it runs on."""
     settings = AutoscalerSettings(max_containers=1, scaledown_window=2.0)
@@ -726,6 +739,7 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_map_waits_quietly_for_room,
         a_map_leaves_room_for_calls,
         callers_share_a_container_evenly,
+        an_unused_slot_goes_to_who_waits,
         a_dead_callers_slots_come_back,
         a_dead_callers_input_keeps_its_slot,
         a_dead_callers_leases_come_back_while_others_are_awaited,

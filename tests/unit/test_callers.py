@@ -103,11 +103,21 @@ def test_a_slot_moves_where_its_holder_has_two_more_or_the_neediest_has_none() -
         assert pool.keeps() == after, before
 
 
-def test_no_holder_loses_a_slot_right_after_it_got_one() -> None:
+def test_whoever_has_just_got_a_slot_is_asked_for_it_where_it_is_not_used() -> None:
     pool = Pool(a=(1, 9), b=(0, 9))
     pool["a"].granted_at = 0.0
+    assert list(pool.callers.share(SETTLED_S / 2)) == ["a"]
+    assert pool["a"].keep_busy
     assert not list(pool.callers.share(SETTLED_S / 2))
     assert list(pool.callers.share(SETTLED_S)) == ["a"]
+    assert (pool["a"].keep, pool["a"].keep_busy) == (0, False)
+
+
+def test_whoever_has_had_its_slots_for_a_while_is_asked_first() -> None:
+    pool = Pool(a=(2, 9), b=(3, 9), c=(0, 1))
+    pool["b"].granted_at = 1.0
+    assert list(pool.callers.share(1.0)) == ["a"]
+    assert not pool["a"].keep_busy
 
 
 def test_slots_that_are_on_their_way_back_are_not_asked_for_again() -> None:

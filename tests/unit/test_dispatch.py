@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flexray.config import Retries
-from flexray.core.dispatch import LINGER_S, REPEAT_S, RESEND_S, Dispatch
+from flexray.core.dispatch import LINGER_S, REPEAT_S, RESEND_S, UNUSED_S, Dispatch
 from flexray.core.events import (
     BatchReclaimed,
     BatchReturned,
@@ -204,6 +204,22 @@ def test_slots_beyond_what_may_be_kept_are_given_back_idle_ones_first() -> None:
     busy = hand.batches[0].lease
     hand.reply(ONE, TWO, THREE, keep=1)
     assert hand.reports[-1].held == (busy,)
+
+
+def test_a_slot_that_may_be_kept_while_it_is_busy_is_given_back_when_it_is_unused_for_a_moment() -> None:
+    hand = hand_with(ONE)
+    hand.submit(1)
+    hand.reply(ONE, keep=0, keep_busy=True)
+    hand.wait(1.0)
+    assert hand.reports[-1].held == (ONE,)
+    hand.answer(hand.batches[-1])
+    hand.submit(2)
+    hand.answer(hand.batches[-1])
+    hand.wait(UNUSED_S / 2)
+    assert hand.reports[-1].held == (ONE,)
+    hand.wait(UNUSED_S)
+    assert hand.reports[-1].held == ()
+    assert not hand.dispatch.has_free_slot
 
 
 def test_a_lease_whose_batch_came_back_unstarted_is_never_used_again() -> None:
