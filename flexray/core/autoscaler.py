@@ -185,19 +185,20 @@ STAFFING = staffing(VALUE_OF_WAITING)
 
 
 def _by_backlog(facts: Facts, lost: int) -> tuple[int, Rule, int]:
-    """Today's containers and what the backlog needs beyond them."""
+    """Today's containers and what the backlog needs beyond them; those of an earlier version serve, too."""
     live = facts.ready + facts.starting
+    base = max(live, facts.ready + facts.replacing)
     if facts.demand == 0:
         return live, Rule.QUIET, 0
     if facts.service_s is None:
         wanted = math.ceil(_backlog_slots(facts) / facts.slots) - (facts.starting - lost)
-        return live + max(0, wanted), Rule.FIRST if wanted > 0 else Rule.SOON, 0
+        return (base + wanted, Rule.FIRST, 0) if wanted > 0 else (live, Rule.SOON, 0)
     drain_s = _drain_target_s(facts)
     until_s = facts.cold_start_s + drain_s
     excess = facts.demand + facts.held_back + facts.arrival_rate * until_s - _supply(facts, until_s, lost)
     if excess <= 1e-9:  # Not 0: rounding must not start a container.
         return live, Rule.SOON, 0
-    return live + math.ceil(excess / (facts.slots * _per_slot(facts))), Rule.BACKLOG, 0
+    return base + math.ceil(excess / (facts.slots * _per_slot(facts))), Rule.BACKLOG, 0
 
 
 def _with_buffer(facts: Facts) -> int:

@@ -38,9 +38,9 @@ class Container:
     idle_since: float
     slots: int = 1
     outdated: bool = False
-    leaves_node: bool = False
-    """It is outdated because its node will go."""
     """It runs an earlier version, or its node goes soon: it is granted only until it is replaced."""
+    leaves_node: bool = False
+    """Its node goes soon."""
     node: str | None = None
     """Where it is, once that is known."""
     draining: bool = False
@@ -127,9 +127,9 @@ class Ledger:
 
     @property
     def serving_outdated(self) -> list[Container]:
-        """Of those, the outdated ones, those with the fewest leases first."""
+        """Of those, the outdated ones: those whose node goes first, then those with the fewest leases."""
         serving = [c for c in self.outdated.values() if c.state is State.READY and not c.draining]
-        return sorted(serving, key=lambda container: len(container.leases))
+        return sorted(serving, key=lambda container: (not container.leaves_node, len(container.leases)))
 
     @property
     def current(self) -> int:

@@ -459,10 +459,12 @@ class Pool:
 
     def _leave_node(self, container: Container) -> None:
         """Like one of an earlier version: it serves until it is replaced, if it is needed at all."""
-        if container.outdated or container.draining or container.state is State.STOPPING:
+        if container.leaves_node or container.draining or container.state is State.STOPPING:
             return
-        was_ready = container.state is State.READY
         container.leaves_node = True
+        if container.outdated:
+            return  # It is being replaced already, and now without a wait.
+        was_ready = container.state is State.READY
         self.ledger.outdate(container)
         if was_ready:
             self.scaling.replacing = min(self.scaling.replacing + 1, self._wanted(self.scaling.settings))

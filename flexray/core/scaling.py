@@ -372,10 +372,14 @@ class Scaling:
     def need(self, pool_id: str, shape: Shape, now: float) -> PoolNeed:
         """What this pool wants and could spare, for the sharing between pools."""
         facts = self.facts(now)
+        target = decide(facts).target
+        missing = max(0, target - facts.ready - facts.starting)
+        if self.replacing:
+            missing = min(missing, facts.unplaced + self._replacements(facts, target))
         return PoolNeed(
             pool_id,
             shape,
-            missing=max(0, decide(facts).target - facts.ready - facts.starting),
+            missing=missing,
             spare=self._spare(facts),
             lacks_room=self.lacks_room(now),
         )

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -58,6 +59,8 @@ READY_S = 30.0
 """Requests wait so long for a queue that is starting."""
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
+AT_ONCE_S = 0.1
+"""Where the dispatcher's thread does not come to an input within this time it is added as others are."""
 FRESH_MAX = 4096
 """Calls of one input whose outcome is told without a look into the store."""
 FRESH_BYTES = 1024
@@ -234,9 +237,10 @@ class CallQueue:
     async def _spawn_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Call | None:
         """Where nothing else is to be written and a container is free; see `SpawnedPool.spawn_at_once`."""
         done: asyncio.Future[Call | None] = self._loop.create_future()
+        begins = threading.Lock()  # Whoever acquires it first decides whether this way is taken.
 
         def take(call: Call | None, error: BaseException | None) -> None:
-            if call is not None:
+            if call is not None and pool.is_open(call):  # Or there was news of it already.
                 self._note_fresh(call)
             if done.cancelled():
                 return
@@ -246,13 +250,19 @@ class CallQueue:
                 done.set_exception(error)
 
         def act() -> None:
+            if not begins.acquire(blocking=False):
+                return
+            call, error = None, None
             try:
-                call, error = pool.spawn_at_once(spawned, arguments), None
-            except ExecutionError as failed:
-                call, error = None, failed
+                call = pool.spawn_at_once(spawned, arguments)
+            except BaseException as failed:  # noqa: BLE001  # Raised by whoever waits.
+                error = failed
             self._loop.call_soon_threadsafe(take, call, error)
 
         self._soon(act)
+        await asyncio.wait([done], timeout=AT_ONCE_S)
+        if not done.done() and begins.acquire(blocking=False):
+            return None  # The dispatcher's thread waits for the disk, say.
         return await done
 
     async def _add(

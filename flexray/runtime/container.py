@@ -47,12 +47,14 @@ from flexray.runtime.wire import (
     decode_batch,
     encode_answer,
 )
-from flexray.serialization import format_traceback, register_reference_type, unpack_function
+from flexray.serialization import format_traceback, packed_size, register_reference_type, unpack_function
 
 logger = logging.getLogger("flexray")
 
 WATCH_S = 0.25
 """How often inputs are checked for having run too long."""
+ANSWERS_BYTES = 1 << 20
+"""Results in one answer to a bundle; what travels together stays in memory together."""
 RETIRE_EVERY_S = 1.0
 EXIT_AFTER_S = 2.0
 
@@ -256,10 +258,20 @@ class BaseContainer:
             return WAIT
 
     def answers(self, bundle: Bundle) -> list[tuple[int, Any]]:
-        """(id, answer) of the batches that are over; None: it is not known, and is to be sent again."""
+        """(id, answer) of batches that are over, up to about 1 MiB; the others stay to be asked for.
+
+        None: it is not known here, and is to be sent again.
+        """
         with self._lock:
             over, bundle.over = bundle.over, []
-        return [(number, None if work is None else self._answer(work)) for number, work in over]
+        answers: list[tuple[int, Any]] = []
+        size = 0
+        for number, work in over:
+            answers.append((number, None if work is None else self._answer(work)))
+            size += 0 if work is None else sum(map(_size, work.payloads))
+            if size > ANSWERS_BYTES:
+                break
+        return answers
 
     def _begin(self, job: Job) -> None:
         assert self._runner is not None
@@ -382,6 +394,10 @@ class BaseContainer:
     def output(self, dispatcher_id: str) -> list[tuple[StandardStream, str]]:
         """What this dispatcher's inputs have printed since the last message to it."""
         return self._capture.drain(dispatcher_id)
+
+
+def _size(payload: Any) -> int:
+    return 0 if payload is None else packed_size(payload)
 
 
 def _exit_soon() -> None:

@@ -81,6 +81,8 @@ BUNDLE_SLOTS = 8
 """Batches for containers with so many slots are held until whatever has arrived is taken in."""
 BUNDLE_MIN = 4
 """So many of them for one container travel in one call. An answer may wait a little for others then."""
+BUNDLE_BYTES = 1 << 20
+"""Packed arguments in one of these calls."""
 OUTPUT_EVERY_S = 0.5
 TELL_EVERY_S = 60.0
 
@@ -106,7 +108,7 @@ class PoolClient:
     ) -> None:
         self.pool_id = pool_id
         self._name = config.name
-        self._bundles = _is_bundled(config)
+        self._bundle_min = _bundle_min(config)
         self._held: list[SendBatch] = []
         self._dispatcher = dispatcher
         self._lock = threading.Lock()
@@ -307,7 +309,7 @@ class PoolClient:
         """On the dispatcher's thread what goes to many slots is held until all that arrived is taken in."""
         batches: list[SendBatch] = []
         for effect in effects:
-            if self._bundles and type(effect) is SendBatch and not effect.again:
+            if self._bundle_min and type(effect) is SendBatch and not effect.again:
                 batches.append(effect)
             else:
                 self._perform(effect)
@@ -328,12 +330,10 @@ class PoolClient:
             bundles.setdefault(effect.lease.container_id, []).append(effect)
         for bundle in bundles.values():
             small = [effect for effect in bundle if self._is_small(effect)]
-            if len(small) >= BUNDLE_MIN:
-                self._send_bundle(small)
-                single = [effect for effect in bundle if not self._is_small(effect)]
-            else:
-                single = bundle
-            for effect in single:
+            if len(small) < self._bundle_min:
+                small = []
+            self._send_bundle(small)
+            for effect in bundle if not small else [e for e in bundle if not self._is_small(e)]:
                 self._perform(effect)
 
     def _perform(self, effect: DispatchEffect) -> None:
@@ -385,15 +385,21 @@ class PoolClient:
         entries = [self._inputs.get(input_id) for input_id in effect.input_ids]
         return all(entry is None or type(entry[0]) is bytes for entry in entries)
 
-    def _send_bundle(self, bundle: list[SendBatch]) -> None:
-        if self._gone is not None:
-            return
-        handle = self._outgoing[bundle[0].batch_id][0]
-        messages = [self._message(effect)[1] for effect in bundle]
-        for effect in bundle:
+    def _send_bundle(self, batches: Sequence[SendBatch]) -> None:
+        left: dict[int, SendBatch] = {}
+        messages: list[bytes] = []
+        size = 0
+        for effect in batches:
+            if self._gone is not None:
+                return
+            handle, message, _ = self._message(effect)
             self._note_sent(effect)
-        left = {effect.batch_id: effect for effect in bundle}
-        self._follow_bundle(handle, left, lambda: handle.run_bundle.remote(messages))
+            left[effect.batch_id] = effect
+            messages.append(message)
+            size += len(message)
+            if size > BUNDLE_BYTES or effect is batches[-1]:
+                self._follow_bundle(handle, left, partial(handle.run_bundle.remote, messages))
+                left, messages, size = {}, [], 0
 
     def _follow_bundle(self, handle: Any, left: dict[int, SendBatch], ask: Callable[[], Any]) -> None:
         """Take in the answers as they come: those of batches that end at about the same time together."""
@@ -576,7 +582,7 @@ class PoolClient:
             self._version_asked = None
             if isinstance(config, FunctionConfig):
                 self._version = version
-                self._bundles = _is_bundled(config)
+                self._bundle_min = _bundle_min(config)
                 with self._lock:
                     self._dispatch.configure(**_dispatch_options(config))
 
@@ -643,9 +649,17 @@ def _dispatch_options(config: FunctionConfig) -> dict[str, Any]:
     }
 
 
-def _is_bundled(config: FunctionConfig) -> bool:
-    """Whether inputs of a container are many at once, and so end and begin together."""
-    return config.slots >= BUNDLE_SLOTS
+def _bundle_min(config: FunctionConfig) -> int:
+    """How many batches for one container travel in one call, at least; 0: none do.
+
+    Gathered inputs always do, for they run together. What may run only once travels by itself: in a bundle
+    what has ended may wait in its container to be asked for, and would be lost with it.
+    """
+    if config.at_most_once:
+        return 0
+    if config.batching is not None:
+        return 2
+    return BUNDLE_MIN if config.slots >= BUNDLE_SLOTS else 0
 
 
 def laid_out(prepared: Sequence[Prepared | None]) -> tuple[list[Any], list[Any]]:

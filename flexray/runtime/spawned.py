@@ -3,7 +3,8 @@
 One rule: the store is written before anything is sent and before an outcome is told; so whoever restarts
 finds every batch that a container may have, and no outcome that was told is missing (protocol rule 7).
 
-Everything here happens on the dispatcher's thread. In memory is a window of the inputs that wait.
+Everything here happens on the dispatcher's thread, or while that waits for a write. In memory is a window of
+the inputs that wait.
 """
 
 from __future__ import annotations
@@ -121,6 +122,10 @@ class SpawnedPool(PoolClient):
         """Inputs that containers have, running or not."""
         return [*self._dispatch.sent, *self._recovery]
 
+    def is_open(self, call: Call) -> bool:
+        """Whether an input of it, which is in memory, has no outcome, as far as another thread can tell."""
+        return call.number in self._calls
+
     def expect(self, count: int) -> None:
         """So many inputs are being written; on any thread. `added` follows, or the same with less than 0."""
         with self._unplaced_lock:
@@ -151,7 +156,7 @@ class SpawnedPool(PoolClient):
     @property
     def can_send(self) -> bool:
         """Whether an input that comes now would be sent at once, as far as another thread can tell."""
-        is_first = not (self._stored or self._unplaced or self._recovery)
+        is_first = not (self.waiting or self._recovery)
         return is_first and self._dispatch.has_free_slot and not self.is_gone
 
     def spawn_at_once(self, spawned: SpawnedCall, arguments: bytes) -> Call | None:
@@ -196,12 +201,14 @@ class SpawnedPool(PoolClient):
     def _undo(self, begun: list[tuple[Call, list[DispatchEffect]]]) -> None:
         """Nothing of it was written or sent: it never was."""
         for call, effects in begun:
-            cancelled = self._handle(InputsCancelled((call.first,), interrupt=False))
+            after = self._handle(InputsCancelled((call.first,), interrupt=False))
             for effect in effects:
-                if type(effect) is SendBatch:
+                if type(effect) is SendBatch and effect.input_ids == (call.first,):
                     self._outgoing.pop(effect.batch_id)
-                    cancelled += self._handle(BatchReturned(effect.batch_id, bytes([UNSTARTED]), (None,)))
-            for effect in cancelled:
+                    after += self._handle(BatchReturned(effect.batch_id, bytes([UNSTARTED]), (None,)))
+                else:
+                    self._perform(effect)
+            for effect in after:
                 if type(effect) is not CancelInputs:
                     self._perform(effect)
             self._count([(call.first, CANCELLED, None)])

@@ -432,6 +432,12 @@ def test_a_state_directory_that_vanishes_is_told_at_once_and_taken_up_again(
                 with pytest.raises(ExecutionError, match=r"state in .* cannot be used.*\n\nhint: "):
                     call()
             assert done.get()[0] == 0  # The queue has it in mind.
+            time.sleep(2.5)  # What ran is over, and its outcome waits to be written.
+            began_at = time.monotonic()
+            for call in (lambda: work.spawn(2, 0.0), lambda: work.spawn_map([3], [0.0])):
+                with pytest.raises(ExecutionError, match=r"state in .* cannot be used.*\n\nhint: "):
+                    call()
+            assert time.monotonic() - began_at < 2.0
             assert work.remote(4, 0.0)[0] == 4
         finally:
             away.rename(state)

@@ -121,6 +121,20 @@ def test_inputs_that_began_together_are_answered_as_they_end(app: flexray.App, g
         assert set(names) == set(range(1, 20, 2))
 
 
+def test_large_results_of_inputs_that_end_together_all_arrive(app: flexray.App, gate: Gate) -> None:
+    @app.function(cpu=0, max_containers=1)
+    @flexray.concurrent(max_inputs=12)
+    async def hold(name: int) -> tuple[int, bytes]:
+        await passed(gate, name)
+        return name, bytes([name]) * 400_000
+
+    with app.run():
+        outputs = in_background(lambda: list(hold.map(range(12))))
+        wait_until(lambda: len(gate.entered) == 12)
+        gate.open()
+        assert outputs.result(30) == [(name, bytes([name]) * 400_000) for name in range(12)]
+
+
 def test_a_container_never_runs_more_than_max_inputs(app: flexray.App, gate: Gate) -> None:
     @app.function(cpu=0, max_containers=1)
     @flexray.concurrent(max_inputs=2)

@@ -20,6 +20,7 @@ from flexray.core.events import (
     LeaseReleased,
     NodeLeaving,
     NoticeChanged,
+    Redeployed,
     ReleaseLease,
     Reply,
     Report,
@@ -42,6 +43,7 @@ from flexray.core.pool import (
     Pool,
     PoolConfig,
 )
+from flexray.core.sharing import Shape
 
 
 class Hand:
@@ -508,6 +510,43 @@ def test_what_is_kept_warm_on_a_node_that_will_go_is_replaced_first() -> None:
     assert (hand.of(StartContainer), hand.of(StopContainer)) == ([StartContainer("f#2")], [])
     hand.ready("f#2")
     assert hand.of(StopContainer) == [StopContainer("f#1", placed=True)]
+
+
+def busy_hand(count: int) -> Hand:
+    """So many containers that are ready and that one caller uses."""
+    hand = Hand(settings={"min_containers": count})
+    hand.tick()
+    hand.ready(*(f"f#{number}" for number in range(1, count + 1)))
+    hand.report(asked=count, arrived=count)
+    hand.park(arrived=count, assigned=count)
+    assert len(hand.leases()) == count
+    return hand
+
+
+def test_what_comes_in_the_middle_of_a_deploy_starts_containers_beside_those_that_replace() -> None:
+    hand = busy_hand(8)
+    hand.tell(Redeployed(2, AutoscalerSettings(min_containers=8), Limits()))
+    assert len(hand.of(StartContainer)) == 2
+    hand.report(asked=20, arrived=20, assigned=8)
+    assert len(hand.of(StartContainer)) == 12
+
+
+def test_what_is_on_a_node_that_will_go_in_the_middle_of_a_deploy_is_replaced_at_once() -> None:
+    hand = busy_hand(8)
+    hand.tell(Redeployed(2, AutoscalerSettings(min_containers=8), Limits()))
+    started = hand.of(StartContainer)
+    for number in range(5, 9):
+        hand.tell(NodeLeaving(f"f#{number}"))
+        started += hand.of(StartContainer)
+    assert 4 <= len(started) <= 5
+    hand.ready(started[0].container_id)
+    assert [c.container_id for c in hand.pool.ledger.draining.values()] == ["f#5"]
+
+
+def test_other_pools_make_room_for_what_starts_now_and_not_for_all_that_a_deploy_replaces() -> None:
+    hand = busy_hand(8)
+    hand.tell(Redeployed(2, AutoscalerSettings(min_containers=8), Limits()))
+    assert hand.pool.scaling.need("f", Shape(frozenset()), hand.now).missing == 2
 
 
 def test_of_containers_that_are_idle_for_as_long_the_one_on_the_emptiest_node_goes_first() -> None:

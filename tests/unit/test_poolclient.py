@@ -21,7 +21,7 @@ from flexray.core.events import Lease, Reply, Report
 from flexray.core.status import FAILED, OK
 from flexray.runtime import poolclient
 from flexray.runtime.dispatcher import Dispatcher
-from flexray.runtime.poolclient import BUNDLE_MIN, BUNDLE_SLOTS, PoolClient
+from flexray.runtime.poolclient import BUNDLE_BYTES, BUNDLE_MIN, BUNDLE_SLOTS, PoolClient
 from flexray.runtime.wire import (
     AnswerMessage,
     BatchMessage,
@@ -105,14 +105,14 @@ class Settled:
 class Hand:
     """A pool client driven by hand, with containers f#1, f#2 and f#3."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int = 1) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int = 1, **options: Any) -> None:
         self.now = 0.0
         monkeypatch.setattr(poolclient, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.inbox = Inbox()
         self.containers = {lease.container_id: Handle() for lease in (ONE, TWO, THREE)}
         self.sink = Settled()
         self.replies = 0
-        config = check_options("f", {}).model_copy(update={"concurrency": Concurrency(max_inputs=slots)})
+        config = check_options("f", options).model_copy(update={"concurrency": Concurrency(max_inputs=slots)})
         self.client = PoolClient("a/f", config, cast(Dispatcher, self.inbox))
 
     def submit(self, *prepared: Any) -> list[int]:
@@ -311,6 +311,21 @@ def test_a_bundle_whose_container_died_runs_elsewhere(wide: Hand) -> None:
     wide.come(wide.of(ONE).run_bundle, killed)
     wide.reply(*leases_of("f#2", BUNDLE_MIN + 1, BUNDLE_MIN))
     assert sorted(i for batch in wide.of(TWO).bundles[0] for i in batch.input_ids) == input_ids
+
+
+def test_what_is_large_together_travels_in_several_bundles(wide: Hand) -> None:
+    input_ids = wide.submit(*[b"x" * (BUNDLE_BYTES // 3)] * 2 * BUNDLE_MIN)
+    wide.reply(*leases_of("f#1", 1, 2 * BUNDLE_MIN))
+    assert [len(bundle) for bundle in wide.of(ONE).bundles] == [3, 3, 2]
+    sent = [i for bundle in wide.of(ONE).bundles for batch in bundle for i in batch.input_ids]
+    assert sorted(sent) == input_ids
+
+
+def test_what_may_run_only_once_is_in_no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = Hand(monkeypatch, BUNDLE_SLOTS, at_most_once=True)
+    hand.submit(*[b"x"] * BUNDLE_MIN)
+    hand.reply(*leases_of("f#1", 1, BUNDLE_MIN))
+    assert (len(hand.of(ONE).batches), hand.of(ONE).bundles) == (BUNDLE_MIN, [])
 
 
 def test_what_travels_beside_messages_is_in_no_bundle(wide: Hand) -> None:

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectStoreFullError, RayError
 
-from flexray.config import check_options
+from flexray.config import Retries, check_options
 from flexray.context import POSITIONS
 from flexray.core.dispatch import RESEND_S
 from flexray.core.events import Lease, Reply, Report
@@ -1066,3 +1066,29 @@ def test_what_is_written_at_once_outlives_another_of_its_group_that_fails(queue:
     queue.answer(ONE, (OK, b"done"))
     assert queue.told[call.number] == {0: (OK, b"done")}
     assert not queue.pool._calls
+
+
+def test_nothing_is_sent_at_once_while_an_input_rests(make: Make) -> None:
+    queue = make(retries=Retries(max_retries=1, initial_delay=1.0))
+    queue.spawn("fc-0", b"x")
+    queue.reply(ONE)
+    queue.answer(ONE, (FAILED, b"once more"))
+    assert queue.pool._dispatch.has_free_slot
+    assert not queue.pool.can_send
+
+
+def test_where_what_is_spawned_at_once_cannot_be_written_other_batches_go_on(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(queue)
+    queue.reply(ONE, TWO)
+    queue.spawn("fc-2", b"z")
+    (busy,) = [lease for lease in (ONE, TWO) if any(b.calls == [b"z"] for b in queue.of(lease).batches)]
+    queue.come(queue.of(busy).run, ActorUnavailableError("for a moment", None))
+    queue.now += RESEND_S  # It is sent again in the very event that brings the other.
+    monkeypatch.setattr(queue.store, "add_batches", raising(ExecutionError("the disk is full")))
+    with pytest.raises(ExecutionError, match="the disk is full"):
+        spawn_at_once(queue)
+    assert queue.of(busy).batches[-1].again
+    queue.answer(busy, (OK, b"done"))
+    assert queue.told[queue.call("fc-2").number] == {0: (OK, b"done")}
