@@ -259,11 +259,16 @@ class CallQueue:
                 error = failed
             self._loop.call_soon_threadsafe(take, call, error)
 
+        def give_up() -> None:
+            if begins.acquire(blocking=False):
+                take(None, None)  # The dispatcher's thread waits for the disk, say.
+
         self._soon(act)
-        await asyncio.wait([done], timeout=AT_ONCE_S)
-        if not done.done() and begins.acquire(blocking=False):
-            return None  # The dispatcher's thread waits for the disk, say.
-        return await done
+        alarm = self._loop.call_later(AT_ONCE_S, give_up)
+        try:
+            return await done
+        finally:
+            alarm.cancel()
 
     async def _add(
         self, pool: SpawnedPool, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]
