@@ -111,12 +111,12 @@ class Dispatcher:
     def _run(self) -> None:
         ticked_at = 0.0
         while True:
-            items = self._next_items()
+            for take, future in self._next_items():
+                if self._is_connected():
+                    self._attempt(partial(_take_in, take, future))
             if not self._is_connected():
                 self._disconnect()  # Any further call of Ray would start a new one.
                 return
-            for take, future in items:
-                self._attempt(partial(_take_in, take, future))
             now = time.monotonic()
             if now - ticked_at >= TICK_S:
                 ticked_at = now

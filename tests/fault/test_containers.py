@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -52,6 +53,35 @@ def test_containers_killed_one_after_another_lose_nothing(actors: Actors, runs: 
                 for pid in list(actors.containers("many-killed").values())[:2]:
                     kill(pid)
     assert sorted(results) == list(range(240))
+    assert not runs.overlapping()
+
+
+def test_under_a_map_over_a_concurrent_class_deaths_lose_nothing_and_repeat_only_what_died(
+    actors: Actors, runs: Runs
+) -> None:
+    app = flexray.App("concurrent-killed")
+
+    @app.cls(cpu=0, max_containers=2)
+    @flexray.concurrent(max_inputs=20)
+    class Model:
+        @flexray.method()
+        async def work(self, x: int) -> int:
+            with runs.of(x):
+                await asyncio.sleep(0.02 + 0.01 * (x % 5))  # Inputs that began together end apart.
+            return x
+
+    killed: set[int] = set()
+    with app.run():
+        results = []
+        for x in Model().work.map(range(800), order_outputs=False):
+            results.append(x)
+            if len(results) % 200 == 50:
+                (pid, *_) = actors.containers("concurrent-killed").values()
+                kill(pid)
+                killed.add(pid)
+    assert sorted(results) == list(range(800))
+    assert runs.repeated() <= {run.name for run in runs.all() if run.pid in killed}
+    assert {run.name for run in runs.unended()} <= runs.repeated()
     assert not runs.overlapping()
 
 

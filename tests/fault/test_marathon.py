@@ -5,6 +5,7 @@ FLEXRAY_FAULT_SEED repeats the order of the deaths, FLEXRAY_FAULT_S says how man
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -82,6 +83,13 @@ def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(actors
             return name
 
     @app.function(cpu=0, max_containers=2)
+    @flexray.concurrent(max_inputs=16)
+    async def wide(name: str) -> str:
+        with runs.of(name):
+            await asyncio.sleep(0.03)
+        return name
+
+    @app.function(cpu=0, max_containers=2)
     def relay(name: str) -> str:
         names = [f"{name}-{x}-{os.getpid()}-{time.monotonic_ns()}" for x in range(30)]
         assert list(work.map(names, [0.02] * 30)) == names
@@ -95,6 +103,7 @@ def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(actors
             Mapper(lambda names: list(work.map(names, kwargs={"lasting_s": 0.0})), "0", 500, until),
             Mapper(lambda names: list(work.map(names, kwargs={"lasting_s": 0.01})), "1", 100, until),
             Mapper(lambda names: list(work.map(names, kwargs={"lasting_s": 0.2})), "2", 10, until),
+            Mapper(lambda names: list(wide.map(names)), "w", 200, until),
             Mapper(lambda names: list(relay.map(names)), "r", 4, until),
         ]
         while time.monotonic() < until and not any(mapper.failure for mapper in mappers):
@@ -103,7 +112,7 @@ def test_under_random_deaths_every_input_settles_once_and_nothing_is_left(actors
         for mapper in mappers:
             mapper.thread.join(timeout=120)
         assert not any(mapper.thread.is_alive() for mapper in mappers), f"seed {SEED}: a map hangs"
-        assert [mapper.failure for mapper in mappers] == [None] * 4, f"seed {SEED}"
+        assert [mapper.failure for mapper in mappers] == [None] * 5, f"seed {SEED}"
         wait_until(lambda: work.get_current_stats().backlog == 0, timeout_s=30)
     assert sum(mapper.finished for mapper in mappers) > 10 * LASTS_S
     assert len(killed) > LASTS_S / 10
