@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.status import PoolView, Sink, SpawnedCall
+from flexray.core.status import Kept, PoolView, Sink, SpawnedCall
 
 
 class Results(Protocol):
@@ -147,15 +147,15 @@ class Backend(Protocol):
 
     def add_inputs(
         self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
-    ) -> tuple[int, int, int]:
-        """Keep inputs of a call, from that position on; returns (accepted, waiting, limit).
+    ) -> Kept:
+        """Keep inputs of a call, from that position on; see `Kept`.
 
         Of a whole call all are accepted or none, of a part as many as there is room for.
         """
 
     async def add_inputs_async(
         self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
-    ) -> tuple[int, int, int]:
+    ) -> Kept:
         """The same for a coroutine."""
 
     def ask_queue(self, method: str, *args: Any) -> Any:

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,8 +18,9 @@ from flexray.backend import Backend
 from flexray.call import FunctionCall
 from flexray.config import FunctionConfig
 from flexray.context import current_input
-from flexray.core.status import SpawnedCall
+from flexray.core.status import Kept, SpawnedCall
 from flexray.errors import Error, ResourceExhaustedError, SerializationError
+from flexray.outcome import value_of
 from flexray.serialization import pack_lasting_call
 
 if TYPE_CHECKING:
@@ -79,24 +81,26 @@ class Spawning(Generic[R]):
 
     # One input.
 
-    def add_whole(self, arguments: bytes) -> tuple[int, int, int]:
+    def add_whole(self, arguments: bytes) -> Kept:
         """Add the one input; `finish` takes what this returns."""
         return self._backend.add_inputs(self._pool_id, self._config, self._call, 0, [arguments])
 
-    async def add_whole_async(self, arguments: bytes) -> tuple[int, int, int]:
+    async def add_whole_async(self, arguments: bytes) -> Kept:
         """The same for a coroutine."""
         return await self._backend.add_inputs_async(self._pool_id, self._config, self._call, 0, [arguments])
 
-    def finish(self, added: tuple[int, int, int]) -> FunctionCall[R]:
+    def finish(self, added: Kept) -> FunctionCall[R]:
         """The call.
 
         Raises:
             ResourceExhaustedError: There was no room.
         """
-        accepted, waiting, limit = added
-        if not accepted:
-            raise ResourceExhaustedError(self._function, waiting, limit, "spawn_pending")
-        return FunctionCall(self._call.call_id)
+        if not added.accepted:
+            raise ResourceExhaustedError(self._function, added.waiting, added.limit, "spawn_pending")
+        over = None
+        if added.over is not None:
+            over = partial(value_of, self._function, self._config.at_most_once, None, *added.over)
+        return FunctionCall(self._call.call_id, over)
 
     # Many inputs.
 
@@ -174,8 +178,8 @@ class Spawning(Generic[R]):
         )
         return self._rest(chunk, added)
 
-    def _rest(self, chunk: Sequence[bytes], added: tuple[int, int, int]) -> Sequence[bytes]:
-        accepted, waiting, limit = added
+    def _rest(self, chunk: Sequence[bytes], added: Kept) -> Sequence[bytes]:
+        accepted, waiting, limit, _ = added
         self._added += accepted
         rest = chunk[accepted:]
         now = time.monotonic()

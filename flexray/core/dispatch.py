@@ -145,6 +145,11 @@ class Dispatch:
         return self._busy
 
     @property
+    def mean_s(self) -> float | None:
+        """Mean service time; None while nothing has finished."""
+        return self._sizing.mean_s
+
+    @property
     def is_idle(self) -> bool:
         """Nothing to do and nothing held: no event but a new input can change anything."""
         nothing = self._asking.is_empty and not (self._slots or self.waiting)

@@ -58,6 +58,18 @@ class SpawnedCall(NamedTuple):
     """Number of the spawned input that spawned it; None: something else did."""
 
 
+class Kept(NamedTuple):
+    """What became of inputs that were given to the call queue."""
+
+    accepted: int
+    """How many of them, from the first on, are on the disk."""
+    waiting: int
+    limit: int
+    """How many may wait."""
+    over: tuple[int, Any] | None = None
+    """(status, payload) of a call's one input, where that was over at once."""
+
+
 class CallInfo(NamedTuple):
     """What may be asked of a call."""
 

@@ -229,7 +229,7 @@ class CallStore(Database):
     def close_call(self, call: Call, now: float) -> None:
         """No input follows."""
         self._run("UPDATE calls SET size = added WHERE number = ? AND size IS NULL", call.number)
-        self._end_calls([call.number], now)
+        self._count_done({call.number: 0}, now)
 
     # Inputs.
 
@@ -402,15 +402,13 @@ class CallStore(Database):
 
     def _count_done(self, done: dict[int, int], now: float) -> None:
         for number, count in done.items():
-            self._run("UPDATE calls SET done = done + ? WHERE number = ?", count, number)
-        self._end_calls(done, now)
-
-    def _end_calls(self, numbers: Iterable[int], now: float) -> None:
-        for number in numbers:
             self._run(
-                "UPDATE calls SET over_at = ? WHERE number = ? AND done = size AND over_at IS NULL",
-                now,
-                number,
+                "UPDATE calls SET done = done + :count, over_at = "
+                "CASE WHEN done + :count = size AND over_at IS NULL THEN :now ELSE over_at END "
+                "WHERE number = :number",
+                count=count,
+                now=now,
+                number=number,
             )
 
     # Files.

@@ -81,9 +81,9 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    def _run(self, statement: str, *values: object, **named: object) -> list[tuple[Any, ...]]:
         with self._lock, self._explained():
-            return self._connection.execute(statement, values).fetchall()
+            return self._connection.execute(statement, named or values).fetchall()
 
     def _prepare(self, schemas: Sequence[str]) -> None:
         run = self._connection.execute

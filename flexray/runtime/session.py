@@ -21,7 +21,7 @@ from typing import Any
 import ray
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.status import SpawnedCall
+from flexray.core.status import Kept, SpawnedCall
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
 from flexray.runtime.deaths import cause_of
@@ -230,25 +230,25 @@ class Session:
 
     def add_inputs(
         self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
-    ) -> tuple[int, int, int]:
+    ) -> Kept:
         """Keep inputs of a call; see `Backend`."""
         request = (pool_id, call, first, arguments)
         added: Added = self.ask_queue("add", *request)
         while not added.is_known:
             self.ask_queue("open_pool", pool_id, self._record(pool_id, config))
             added = self.ask_queue("add", *request)
-        return added[:3]
+        return Kept(added.accepted, added.waiting, added.limit, added.over)
 
     async def add_inputs_async(
         self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
-    ) -> tuple[int, int, int]:
+    ) -> Kept:
         """The same for a coroutine."""
         request = (pool_id, call, first, arguments)
         added: Added = await self.ask_queue_async("add", *request)
         while not added.is_known:
             await self.ask_queue_async("open_pool", pool_id, self._record(pool_id, config))
             added = await self.ask_queue_async("add", *request)
-        return added[:3]
+        return Kept(added.accepted, added.waiting, added.limit, added.over)
 
     def _record(self, pool_id: str, config: FunctionConfig) -> bytes:
         return encode((config, self.client(pool_id, config).spec_data))

@@ -55,6 +55,8 @@ R = TypeVar("R")
 WINDOW = Window()
 CALLS_READ = 256
 """Calls that one look at what is stored brings inputs of, at most."""
+SHORT_S = 0.001
+"""Of an input, where it is worth to wait for its end."""
 TRY_AGAIN_S = 1.0
 """Pause before what could not be written is written again: the disk is full, say."""
 
@@ -121,6 +123,12 @@ class SpawnedPool(PoolClient):
     def sent(self) -> list[int]:
         """Inputs that containers have, running or not."""
         return [*self._dispatch.sent, *self._recovery]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether inputs take less than a message does, as far as that is known."""
+        mean_s = self._dispatch.mean_s
+        return mean_s is not None and mean_s <= SHORT_S
 
     def is_open(self, call: Call) -> bool:
         """Whether an input of it, which is in memory, has no outcome, as far as another thread can tell."""

@@ -103,6 +103,8 @@ class Added(NamedTuple):
     limit: int
     is_known: bool = True
     """False: the queue does not know the pool yet."""
+    over: tuple[int, Any] | None = None
+    """(status, payload) of the call's one input, where that was over at once."""
 
 
 @dataclass(frozen=True)

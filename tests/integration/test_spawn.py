@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import sys
 import threading
 import time
@@ -187,6 +188,23 @@ def test_a_result_can_be_read_many_times_and_by_many_at_once() -> None:
     assert results([in_background(call.get) for _ in range(20)]) == [49] * 20
     assert call.get(timeout=0) == 49
     assert (list(call.iter()), list(call.iter()), call.num_inputs()) == ([49], [49], 1)
+
+
+def test_what_was_over_before_spawn_returned_need_not_be_asked_for() -> None:
+    def brought() -> flexray.FunctionCall[Any] | None:
+        call = anything.spawn([1])
+        return call if call._over is not None else call.get() and None
+
+    call = wait_until(brought)  # Of a short function whose container is free.
+    assert call is not None
+    first = call.get()
+    assert first == (([1],), {})
+    assert call.get() is not first
+    with pytest.raises(InvalidError, match="index is 1"):
+        call.get(index=1)
+    copied = pickle.loads(pickle.dumps(call))
+    assert copied._over is None
+    assert (copied, copied.get()) == (call, first)
 
 
 def test_a_call_is_its_id() -> None:
