@@ -57,10 +57,13 @@ class FunctionCall(Generic[R]):
         Exception: The first failure to arrive.
     """
 
+    _over: Callable[[], R] | None = None
+    """Gives, or raises, the outcome of its one input, where that was over before `spawn` returned."""
+
     def __init__(self, object_id: str, over: Callable[[], R] | None = None) -> None:
         self._id = object_id
-        self._over = over
-        """Gives, or raises, the outcome of its one input, where that was over before `spawn` returned."""
+        if over is not None:
+            self._over = over
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FunctionCall, (self._id,)
@@ -104,7 +107,7 @@ class FunctionCall(Generic[R]):
 
         Raises:
             TimeoutError: It is not there in time.
-            OutputExpiredError: Results are no longer kept.
+            OutputExpiredError: Results are no longer kept, nor known to this handle since `spawn` returned.
             NotFoundError: The cluster knows no such call.
             InvalidError: There is no input of that index.
             InputCancelledError: The call, or its app, was cancelled.

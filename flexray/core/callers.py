@@ -79,6 +79,11 @@ class Caller:
         return self.need - self.suspects
 
     @property
+    def unused(self) -> int:
+        """Slots that it does not use, as it last reported."""
+        return max(0, len(self.leases) - self.counted_assigned)
+
+    @property
     def keeps(self) -> int:
         """Slots it will have when it has given back what it was asked for."""
         return len(self.leases) if self.keep is None else min(self.keep, len(self.leases))
@@ -279,27 +284,37 @@ class Callers:
         A slot moves when its holder has two more than the neediest, or the neediest has none (rule 11). From
         those that have just got theirs only what they do not use is asked for.
         """
+        asked: dict[str, None] = {}
+        for dispatcher_id, caller in list(self._sharing.items()):
+            if caller.keep_busy and now - caller.granted_at >= SETTLED_S:  # It is asked like others now.
+                caller.keep, caller.keep_busy = None, False
+                del self._sharing[dispatcher_id]
+                asked[dispatcher_id] = None
         needy = [(len(c.leases), c.without_since, c.slots_need, i) for i, c in self._wanting.items()]
         heapify(needy)
         for _ in range(self._under_way()):
             _give(needy)
-        asked: dict[str, None] = {}
-        for dispatcher_id, caller in self._sharing.items():
-            if caller.keep_busy and now - caller.granted_at >= SETTLED_S:
-                caller.keep_busy = False
-                asked[dispatcher_id] = None
-        asked |= self._ask_for_slots(needy, now, keep_busy=False)
-        return asked | self._ask_for_slots(needy, now, keep_busy=True)
+        settled: list[str] = []
+        unused: list[str] = []
+        used: list[str] = []
+        for dispatcher_id, caller in self._callers.items():
+            if not caller.keeps or caller.cut_off:
+                continue
+            if now - caller.granted_at >= SETTLED_S:
+                settled.append(dispatcher_id)
+            elif not caller.keep_busy:
+                (unused if caller.unused else used).append(dispatcher_id)
+        asked |= self._ask_for_slots(needy, settled, keep_busy=False)
+        for holders in (unused, used):  # As reported, which may be a moment ago.
+            asked |= self._ask_for_slots(needy, holders, keep_busy=True)
+        return asked
 
     def _ask_for_slots(
-        self, needy: list[tuple[int, float, int, str]], now: float, *, keep_busy: bool
+        self, needy: list[tuple[int, float, int, str]], holder_ids: Iterable[str], *, keep_busy: bool
     ) -> dict[str, None]:
-        """Ask those that have settled, or, where they may keep what they use, those that have not."""
         asked: dict[str, None] = {}
         holders: list[tuple[int, str, Caller]] = [
-            (-c.keeps, i, c)
-            for i, c in self._callers.items()
-            if c.keeps and not c.cut_off and (now - c.granted_at < SETTLED_S) is keep_busy
+            (-self._callers[i].keeps, i, self._callers[i]) for i in holder_ids
         ]
         heapify(holders)
         while needy and holders:
@@ -315,8 +330,11 @@ class Callers:
         return asked
 
     def _under_way(self) -> int:
-        """Slots that holders were asked for and have not given back."""
-        return sum(len(c.leases) - c.keeps for c in self._sharing.values())
+        """Slots that holders were asked for and will give back; who may keep what it uses gives no more."""
+        return sum(
+            min(len(c.leases) - c.keeps, c.unused if c.keep_busy else len(c.leases))
+            for c in self._sharing.values()
+        )
 
 
 def _give(needy: list[tuple[int, float, int, str]]) -> None:

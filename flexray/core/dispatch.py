@@ -320,7 +320,7 @@ class Dispatch:
         staying = [slot for slot in self._slots.values() if not slot.leaving]
         excess = len(staying) - self._keep
         if excess > 0:
-            staying.sort(key=lambda slot: bool(slot.batches))
+            staying.sort(key=lambda slot: (bool(slot.batches), slot.idle_since))
             for slot in staying[:excess]:
                 if not self._keep_busy or (not slot.batches and now - slot.idle_since >= UNUSED_S):
                     self._leave(slot, now)

@@ -229,16 +229,17 @@ class CallQueue:
             await self._check_is_back(pool)
             return Added(0, 0, 0, is_known=False)
         asked_at = self._loop.time()
+        call: Call | None = None
         self._adding += 1
         try:
             if spawned.is_whole and len(arguments) == 1 and self._adding == 1 and pool.can_send:
                 call = await self._spawn_at_once(pool, spawned, arguments[0])
-                if call is not None:
-                    over = await self._over_by(asked_at + SOON_S, pool, call)
-                    return Added(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
-            return await self._add(pool, spawned, first, arguments)
+            if call is None:
+                return await self._add(pool, spawned, first, arguments)
         finally:
             self._adding -= 1
+        over = await self._over_by(asked_at + SOON_S, pool, call)
+        return Added(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
 
     async def _over_by(self, at: float, pool: SpawnedPool, call: Call) -> tuple[int, Any] | None:
         """Its outcome, where its input is likely to be short and is over by then."""

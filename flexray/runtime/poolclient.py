@@ -330,7 +330,7 @@ class PoolClient:
             bundles.setdefault(effect.lease.container_id, []).append(effect)
         for bundle in bundles.values():
             small = [effect for effect in bundle if self._is_small(effect)]
-            if len(small) < self._bundle_min:
+            if not self._bundle_min or len(small) < self._bundle_min:
                 small = []
             self._send_bundle(small)
             for effect in bundle if not small else [e for e in bundle if not self._is_small(e)]:
@@ -381,9 +381,9 @@ class PoolClient:
     # To containers.
 
     def _is_small(self, effect: SendBatch) -> bool:
-        """Whether nothing of it travels beside the message."""
+        """Whether nothing of it travels beside the message, and its results are not read one by one."""
         entries = [self._inputs.get(input_id) for input_id in effect.input_ids]
-        return all(entry is None or type(entry[0]) is bytes for entry in entries)
+        return all(e is None or (type(e[0]) is bytes and type(e[1]) is not Stream) for e in entries)
 
     def _send_bundle(self, batches: Sequence[SendBatch]) -> None:
         left: dict[int, SendBatch] = {}

@@ -160,7 +160,7 @@ class PoolHost:
     def leave_nodes(self, nodes: Collection[str]) -> None:
         """These nodes will go soon: what is there is replaced."""
         for container in list(self.pool.ledger.containers.values()):
-            if container.node in nodes and not container.leaves_node:
+            if container.node in nodes and not (container.leaves_node or container.draining):
                 self.handle(NodeLeaving(container.container_id))
 
     @property

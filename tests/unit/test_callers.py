@@ -113,6 +113,22 @@ def test_whoever_has_just_got_a_slot_is_asked_for_it_where_it_is_not_used() -> N
     assert (pool["a"].keep, pool["a"].keep_busy) == (0, False)
 
 
+def test_what_is_in_use_and_may_be_kept_is_no_slot_on_its_way() -> None:
+    pool = Pool(a=(2, 2), c=(2, 2), n=(0, 1))
+    pool.report("a", assigned=2)
+    pool.report("c", assigned=0)
+    pool["a"].granted_at, pool["c"].granted_at = 1.0, 0.95
+    assert list(pool.callers.share(1.0)) == ["c"]  # It uses nothing.
+    pool = Pool(a=(2, 2), c=(2, 2), n=(0, 1))
+    pool.report("a", assigned=2)
+    pool.report("c", assigned=2)
+    pool["a"].granted_at, pool["c"].granted_at = 1.0, 0.95
+    assert list(pool.callers.share(1.0)) == ["a"]
+    assert not [name for name in pool.callers.share(1.01) if name == "a"]
+    assert "c" in pool.callers.share(0.95 + SETTLED_S)  # That it is asked does not wait for the other.
+    assert not pool["c"].keep_busy
+
+
 def test_whoever_has_had_its_slots_for_a_while_is_asked_first() -> None:
     pool = Pool(a=(2, 9), b=(3, 9), c=(0, 1))
     pool["b"].granted_at = 1.0
