@@ -199,8 +199,8 @@ class App:
 
         Args:
             name: Of the deployed app; by default this app's own.
-            strategy: "rolling": old containers take inputs until new ones are ready. "recreate": they take no
-                more from now on. Either way they finish what they run.
+            strategy: "rolling": old containers take inputs until new ones are ready, of which a quarter start
+                at a time. "recreate": they take no more from now on. Either way they finish what they run.
 
         Its functions are found by name from anywhere (`Function.from_name`), and can be called here. Settings
         that were changed by `update_autoscaler` are again what the decorators say.
