@@ -63,6 +63,8 @@ AT_ONCE_S = 0.1
 """Where the dispatcher's thread does not come to an input within this time it is added as others are."""
 SOON_S = 0.003
 """A short input that was sent at once is acknowledged with its outcome, if that comes within this time."""
+IN_VAIN_MAX = 6
+"""So often in a row in vain makes the pause no longer."""
 FRESH_MAX = 4096
 """Calls of one input whose outcome is told without a look into the store."""
 FRESH_BYTES = 1024
@@ -94,6 +96,10 @@ class CallQueue:
         """By the call's number, the oldest first."""
         self._fresh_number: dict[str, int] = {}
         """By the call's id."""
+        self._in_vain = 0
+        """Waits in a row for the outcome of a short input that did not come in time..."""
+        self._unwaited = 0
+        """...and for how many inputs nobody waits after that."""
         self._adding = 0
         """Requests to add inputs that are under way."""
         self._added_at: dict[int, float] = {}
@@ -246,7 +252,12 @@ class CallQueue:
         fresh = self._fresh.get(call.number)
         if fresh is None or not pool.is_short:
             return None
+        if self._unwaited > 0:
+            self._unwaited -= 1
+            return None
         outcome = fresh.outcome or await self._outcome_of(call.number, at - self._loop.time())
+        self._in_vain = self._in_vain + 1 if outcome is None else 0
+        self._unwaited = 2 ** min(self._in_vain, IN_VAIN_MAX) - 1  # A busy machine: not each time.
         return outcome if outcome is not None and _is_small(outcome[1]) else None
 
     async def _spawn_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Call | None:

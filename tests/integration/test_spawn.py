@@ -33,6 +33,7 @@ from flexray.errors import (
     OutputExpiredError,
     SerializationError,
 )
+from flexray.runtime import callqueue, spawned
 from tests.fault.drivers import wait_for_line
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.integration.gates import Gate, in_background, results
@@ -190,12 +191,27 @@ def test_a_result_can_be_read_many_times_and_by_many_at_once() -> None:
     assert (list(call.iter()), list(call.iter()), call.num_inputs()) == ([49], [49], 1)
 
 
+def wait_for_outcomes(soon_s: float, short_s: float) -> None:
+    """How long the queue waits for an outcome to acknowledge with, and of how long inputs."""
+
+    def change(_: Any) -> None:
+        sys.modules["flexray.runtime.callqueue"].SOON_S = soon_s  # type: ignore[attr-defined]
+        sys.modules["flexray.runtime.spawned"].SHORT_S = short_s  # type: ignore[attr-defined]
+
+    in_the_queue(change)
+
+
 def test_what_was_over_before_spawn_returned_need_not_be_asked_for() -> None:
     def brought() -> flexray.FunctionCall[Any] | None:
         call = anything.spawn([1])
         return call if call._over is not None else call.get() and None
 
-    call = wait_until(brought)  # Of a short function whose container is free.
+    anything.spawn().get()
+    wait_for_outcomes(10.0, 1.0)  # However busy this machine is.
+    try:
+        call = wait_until(brought)
+    finally:
+        wait_for_outcomes(callqueue.SOON_S, spawned.SHORT_S)
     assert call is not None
     first = call.get()
     assert first == (([1],), {})
