@@ -179,17 +179,16 @@ class Spawning(Generic[R]):
         return self._rest(chunk, added)
 
     def _rest(self, chunk: Sequence[bytes], added: Kept) -> Sequence[bytes]:
-        accepted, waiting, limit, _ = added
-        self._added += accepted
-        rest = chunk[accepted:]
+        self._added += added.accepted
+        rest = chunk[added.accepted :]
         now = time.monotonic()
         if rest and now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             logger.warning(
                 "spawn_map of %s waits: %s of %s spawned inputs are waiting, and %s of this call are kept",
                 self._function,
-                f"{waiting:,}",
-                f"{limit:,}",
+                f"{added.waiting:,}",
+                f"{added.limit:,}",
                 f"{self._added:,}",
             )
         return rest

@@ -68,6 +68,8 @@ class Kept(NamedTuple):
     """How many may wait."""
     over: tuple[int, Any] | None = None
     """(status, payload) of a call's one input, where that was over at once."""
+    is_known: bool = True
+    """False: the queue does not know the pool yet."""
 
 
 class CallInfo(NamedTuple):

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from flexray.context import POSITIONS
-from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, SpawnedCall
+from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, Kept, SpawnedCall
 from flexray.errors import ExecutionError, InputCancelledError, NotFoundError, OutputExpiredError
 from flexray.runtime import roster
 from flexray.runtime.callstore import Call, CallStore, SentBatch
@@ -41,7 +41,6 @@ from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import laid_out
 from flexray.runtime.spawned import News, SpawnedPool, travelling
 from flexray.runtime.wire import (
-    Added,
     BatchMessage,
     decode,
     decode_answer,
@@ -222,7 +221,7 @@ class CallQueue:
         spawned: SpawnedCall,
         first: int,
         arguments: Sequence[bytes],
-    ) -> Added:
+    ) -> Kept:
         """Keep inputs of a call, from that position on; asked again, it keeps nothing twice.
 
         A whole call is kept or refused as one; of a part, as much is accepted as there is room for.
@@ -230,10 +229,10 @@ class CallQueue:
         await self._ready()
         pool = self._pool_of.get(pool_id)
         if pool is None:
-            return Added(0, 0, 0, is_known=False)
+            return Kept(0, 0, 0, is_known=False)
         if pool.is_gone:
             await self._check_is_back(pool)
-            return Added(0, 0, 0, is_known=False)
+            return Kept(0, 0, 0, is_known=False)
         asked_at = self._loop.time()
         call: Call | None = None
         self._adding += 1
@@ -245,7 +244,7 @@ class CallQueue:
         finally:
             self._adding -= 1
         over = await self._over_by(asked_at + SOON_S, pool, call)
-        return Added(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
+        return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
 
     async def _over_by(self, at: float, pool: SpawnedPool, call: Call) -> tuple[int, Any] | None:
         """Its outcome, where its input is likely to be short and is over by then."""
@@ -298,7 +297,7 @@ class CallQueue:
 
     async def _add(
         self, pool: SpawnedPool, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]
-    ) -> Added:
+    ) -> Kept:
         limit, call_id = pool.config.limits.spawn_pending, spawned.call_id
         now = time.time()
         expected = 0
@@ -346,7 +345,7 @@ class CallQueue:
         call, accepted, _ = await asyncio.wrap_future(writing)
         if call is not None and not spawned.is_whole:
             self._added_at[call.number] = time.monotonic()
-        return Added(accepted, pool.waiting, limit)
+        return Kept(accepted, pool.waiting, limit)
 
     async def _check_is_back(self, pool: SpawnedPool) -> None:
         """The pool ended; forget it if one of its name has come since."""

@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from ray.exceptions import RayError
 
 from flexray.core.schedules import LATE_S, Due, Schedules
-from flexray.core.status import SpawnedCall
+from flexray.core.status import Kept, SpawnedCall
 from flexray.errors import ExecutionError
 from flexray.runtime.head import find_call_queue
 from flexray.runtime.store import Store
-from flexray.runtime.wire import Added, PoolSpec, decode, encode
+from flexray.runtime.wire import PoolSpec, decode, encode
 from flexray.serialization import pack_lasting_call
 
 logger = logging.getLogger("flexray")
@@ -105,7 +105,7 @@ async def spawn_scheduled(spec: PoolSpec, tick: float) -> None:
     queue = await asyncio.get_running_loop().run_in_executor(None, find_call_queue)
     call = SpawnedCall(call_id_of(spec.pool_id, tick), spec.function_name, is_whole=True, parent=None)
     request = (spec.pool_id, call, 0, [pack_lasting_call((), {})])
-    added: Added = decode(await queue.add.remote(encode(request)))
+    added: Kept = decode(await queue.add.remote(encode(request)))
     while not added.is_known:
         await queue.open_pool.remote(encode((spec.pool_id, encode((spec.config, None)))))
         added = decode(await queue.add.remote(encode(request)))

@@ -33,7 +33,6 @@ from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import (
     NAMESPACE,
     PROTOCOL,
-    Added,
     AppSpec,
     ContainerInfo,
     ControllerInfo,
@@ -233,22 +232,22 @@ class Session:
     ) -> Kept:
         """Keep inputs of a call; see `Backend`."""
         request = (pool_id, call, first, arguments)
-        added: Added = self.ask_queue("add", *request)
+        added: Kept = self.ask_queue("add", *request)
         while not added.is_known:
             self.ask_queue("open_pool", pool_id, self._record(pool_id, config))
             added = self.ask_queue("add", *request)
-        return Kept(added.accepted, added.waiting, added.limit, added.over)
+        return added
 
     async def add_inputs_async(
         self, pool_id: str, config: FunctionConfig, call: SpawnedCall, first: int, arguments: Sequence[bytes]
     ) -> Kept:
         """The same for a coroutine."""
         request = (pool_id, call, first, arguments)
-        added: Added = await self.ask_queue_async("add", *request)
+        added: Kept = await self.ask_queue_async("add", *request)
         while not added.is_known:
             await self.ask_queue_async("open_pool", pool_id, self._record(pool_id, config))
             added = await self.ask_queue_async("add", *request)
-        return Kept(added.accepted, added.waiting, added.limit, added.over)
+        return added
 
     def _record(self, pool_id: str, config: FunctionConfig) -> bytes:
         return encode((config, self.client(pool_id, config).spec_data))

@@ -94,19 +94,6 @@ class AccountMessage(NamedTuple):
     payloads: list[Any]
 
 
-class Added(NamedTuple):
-    """The call queue's answer to inputs of a call."""
-
-    accepted: int
-    """Inputs of the request that are on the disk."""
-    waiting: int
-    limit: int
-    is_known: bool = True
-    """False: the queue does not know the pool yet."""
-    over: tuple[int, Any] | None = None
-    """(status, payload) of the call's one input, where that was over at once."""
-
-
 @dataclass(frozen=True)
 class PoolSpec:
     """Everything that the controller needs to start containers of a pool."""
