@@ -1,13 +1,13 @@
 """The call queue: one detached actor on the head node, which keeps spawned calls and has them run.
 
 One rule: what it has acknowledged is in the store, and it runs inputs as any caller does, through a
-dispatcher (`spawned`). Requests come in on its event loop; the store is written by one thread; pools live on
-the dispatcher's thread.
+dispatcher (`spawned`). Requests come in on its event loop; the store is written by one thread at a time;
+pools live on the dispatcher's thread, in whose place the loop acts for an input that is alone.
 
 ```
 spawn   -> [loop] -> [writer] inputs on the disk -> acknowledged
                          -> [dispatcher] SpawnedPool -> containers -> [writer] outcomes on the disk -> told
-           [loop] -> [dispatcher] input and batch on the disk, where one is alone and a container is free
+           [loop] input and batch on the disk, and sent, where one is alone and a container is free
 outcome -> [loop] waits until told -> [writer] read
 ```
 """
@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -58,9 +57,7 @@ READY_S = 30.0
 """Requests wait so long for a queue that is starting."""
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
-AT_ONCE_S = 0.1
-"""Where the dispatcher's thread does not come to an input within this time it is added as others are."""
-SOON_S = 0.003
+SOON_S = 0.004
 """A short input that was sent at once is acknowledged with its outcome, if that comes within this time."""
 IN_VAIN_MAX = 6
 """So often in a row in vain makes the pause no longer."""
@@ -238,7 +235,7 @@ class CallQueue:
         self._adding += 1
         try:
             if spawned.is_whole and len(arguments) == 1 and self._adding == 1 and pool.can_send:
-                call = await self._spawn_at_once(pool, spawned, arguments[0])
+                call = self._spawn_at_once(pool, spawned, arguments[0])
             if call is None:
                 return await self._add(pool, spawned, first, arguments)
         finally:
@@ -259,41 +256,17 @@ class CallQueue:
         self._unwaited = 2 ** min(self._in_vain, IN_VAIN_MAX) - 1  # A busy machine: not each time.
         return outcome if outcome is not None and _is_small(outcome[1]) else None
 
-    async def _spawn_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Call | None:
-        """Where nothing else is to be written and a container is free; see `SpawnedPool.spawn_at_once`."""
-        done: asyncio.Future[Call | None] = self._loop.create_future()
-        begins = threading.Lock()  # Whoever acquires it first decides whether this way is taken.
+    def _spawn_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Call | None:
+        """Where nothing else is to be written and a container is free; see `SpawnedPool.spawn_at_once`.
 
-        def take(call: Call | None, error: BaseException | None) -> None:
-            if call is not None and pool.is_open(call):  # Or there was news of it already.
-                self._note_fresh(call)
-            if done.cancelled():
-                return
-            if error is None:
-                done.set_result(call)
-            else:
-                done.set_exception(error)
-
-        def act() -> None:
-            if not begins.acquire(blocking=False):
-                return
-            call, error = None, None
-            try:
-                call = pool.spawn_at_once(spawned, arguments)
-            except BaseException as failed:  # noqa: BLE001  # Raised by whoever waits.
-                error = failed
-            self._loop.call_soon_threadsafe(take, call, error)
-
-        def give_up() -> None:
-            if begins.acquire(blocking=False):
-                take(None, None)  # The dispatcher's thread waits for the disk, say.
-
-        self._soon(act)
-        alarm = self._loop.call_later(AT_ONCE_S, give_up)
-        try:
-            return await done
-        finally:
-            alarm.cancel()
+        On this thread, which waits for the disk: two turns of threads would take as long as the write.
+        """
+        assert self._dispatcher is not None
+        with self._dispatcher.borrowed() as is_mine:
+            call = pool.spawn_at_once(spawned, arguments) if is_mine else None
+            if call is not None:
+                self._note_fresh(call)  # Before there can be news of it.
+        return call
 
     async def _add(
         self, pool: SpawnedPool, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]

@@ -6,10 +6,11 @@ into a queue and taken in here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,6 +22,9 @@ from flexray.errors import ExecutionError, InputCancelledError
 from flexray.runtime.poolclient import PoolClient
 
 logger = logging.getLogger("flexray")
+
+Item = tuple[Callable[[Any], None], Any]
+"""What takes it in, and the future that has come; None: it is called for its own sake."""
 
 AT_ONCE_MAX = 64
 """Answers taken in before what follows from them is sent."""
@@ -46,7 +50,10 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._active: dict[PoolClient, None] = {}
         self._sending: dict[PoolClient, None] = {}
-        self._queue: SimpleQueue[tuple[Callable[[Any], None], Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._ticked_at = 0.0
+        self._acting = threading.Lock()
+        """Held by whoever acts for the pools as the dispatcher's thread does."""
         self._closed = False
         self._watch_at = 0.0
         self._watching = False
@@ -87,6 +94,16 @@ class Dispatcher:
         """Call it on the dispatcher's thread."""
         self._queue.put((lambda _: act(), None))
 
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[bool]:
+        """Whether the block may act as the dispatcher's thread does, for that is idle; does not wait."""
+        is_mine = self._acting.acquire(blocking=False)
+        try:
+            yield is_mine
+        finally:
+            if is_mine:
+                self._acting.release()
+
     def wake(self, client: PoolClient) -> None:
         """The client may have clocks running."""
         if client not in self._active:
@@ -109,22 +126,29 @@ class Dispatcher:
             self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        ticked_at = 0.0
         while True:
-            for take, future in self._next_items():
-                if self._is_connected():
-                    self._attempt(partial(_take_in, take, future))
-            if not self._is_connected():
-                self._disconnect()  # Any further call of Ray would start a new one.
-                return
-            now = time.monotonic()
-            if now - ticked_at >= TICK_S:
-                ticked_at = now
-                self._attempt(partial(self._tick, now))
-            while self._sending:
-                self._attempt(self._sending.popitem()[0].send)
+            items = self._next_items()
+            with self._acting:
+                if not self._act(items):
+                    return
 
-    def _next_items(self) -> list[tuple[Callable[[Any], None], Any]]:
+    def _act(self, items: Sequence[Item]) -> bool:
+        """Take these in, and do what follows and what it is time for; False: Ray was shut down."""
+        for take, future in items:
+            if self._is_connected():
+                self._attempt(partial(_take_in, take, future))
+        if not self._is_connected():
+            self._disconnect()  # Any further call of Ray would start a new one.
+            return False
+        now = time.monotonic()
+        if now - self._ticked_at >= TICK_S:
+            self._ticked_at = now
+            self._attempt(partial(self._tick, now))
+        while self._sending:
+            self._attempt(self._sending.popitem()[0].send)
+        return True
+
+    def _next_items(self) -> list[Item]:
         """Wait for something to take in, or for the next tick; then all that is there."""
         items = []
         try:

@@ -3,8 +3,8 @@
 One rule: the store is written before anything is sent and before an outcome is told; so whoever restarts
 finds every batch that a container may have, and no outcome that was told is missing (protocol rule 7).
 
-Everything here happens on the dispatcher's thread, or while that waits for a write. In memory is a window of
-the inputs that wait.
+Everything here happens on the dispatcher's thread, on one that has borrowed it, or while it waits for a
+write. In memory is a window of the inputs that wait.
 """
 
 from __future__ import annotations
