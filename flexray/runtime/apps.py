@@ -17,7 +17,7 @@ from flexray.config import AutoscalerSettings, FunctionConfig, overlaid
 from flexray.core.pool import FORGET_S
 from flexray.errors import ExecutionError, InvalidError, NotFoundError
 from flexray.runtime.launcher import Launcher
-from flexray.runtime.poolhost import Left, PoolHost
+from flexray.runtime.poolhost import Awake, Left, PoolHost
 from flexray.runtime.probe import check_loads
 from flexray.runtime.roster import Listed
 from flexray.runtime.scheduled import Clockwork
@@ -53,9 +53,8 @@ class Apps:
 
     def __init__(self, store: Store, users: Users, clockwork: Clockwork, clock: Callable[[], float]) -> None:
         self.pools: dict[str, PoolHost] = {}
-        self.awake: dict[PoolHost, None] = {}
-        """Pools in which something has happened and time may change something; whoever ticks them drops those
-        that are idle."""
+        self.awake = Awake()
+        """Whoever ticks these drops those that are idle."""
         self.apps: dict[str, AppSpec] = {}
         self._store = store
         self._users = users

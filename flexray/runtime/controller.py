@@ -51,6 +51,7 @@ from flexray.runtime.wire import (
 
 logger = logging.getLogger("flexray")
 
+IDLE_TICK_S = 1.0
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
 TIDY_EVERY_S = 30.0
@@ -294,6 +295,9 @@ class Controller:
                         self._each_second()
                 except Exception:
                     logger.exception("of schedules, or of what inputs wait for")
+            if not (self._awake or self._clockwork.schedules):
+                await self._awake.wait(IDLE_TICK_S)  # What nobody uses should cost nothing.
+                continue
             sharing = any(host.pool.is_sharing for host in self._awake)
             await asyncio.sleep(SHARING_TICK_S if sharing else TICK_S)
 

@@ -73,6 +73,25 @@ class Left:
     """Of this version of the function."""
 
 
+class Awake(dict["PoolHost", None]):
+    """Pools in which something has happened and time may change something."""
+
+    def __init__(self) -> None:
+        self._any = asyncio.Event()
+
+    def add(self, host: PoolHost) -> None:
+        """Something has happened there."""
+        self[host] = None
+        self._any.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until there are any; no longer than that."""
+        if not self:
+            self._any.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._any.wait(), timeout_s)
+
+
 class PoolHost:
     """One pool with its actors and its parked reports; lives on the controller's event loop."""
 
@@ -81,7 +100,7 @@ class PoolHost:
         spec: PoolSpec,
         epoch: int,
         launcher: Launcher,
-        awake: dict[PoolHost, None],
+        awake: Awake,
         *,
         numbers: tuple[int, int] = (1, 0),
         left: Left | None = None,
@@ -127,7 +146,7 @@ class PoolHost:
         """Take in one event and perform what follows."""
         if self.closed:
             return
-        self._awake[self] = None
+        self._awake.add(self)
         for effect in self.pool.handle(event, time.monotonic()):
             match effect:
                 case AnswerReport(dispatcher_id, report_number, reply):
