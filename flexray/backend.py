@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.status import Kept, PoolView, Sink, SpawnedCall
+from flexray.core.status import CallInfo, Kept, PoolView, Sink, SpawnedCall
 
 
 class Results(Protocol):
@@ -162,6 +162,19 @@ class Backend(Protocol):
         """What that method of `runtime.callqueue.CallQueue` answers; restarts are waited out, up to 30 s."""
 
     async def ask_queue_async(self, method: str, *args: Any) -> Any:
+        """The same for a coroutine."""
+
+    def outcomes(
+        self, call_id: str, first: int, limit: int, wait_s: float
+    ) -> tuple[CallInfo, list[tuple[int, Any]]]:
+        """What is known of a call, and the outcomes of inputs from that position on, without a gap.
+
+        Waits so long for the first of them, and no longer once it is known that there is none.
+        """
+
+    async def outcomes_async(
+        self, call_id: str, first: int, limit: int, wait_s: float
+    ) -> tuple[CallInfo, list[tuple[int, Any]]]:
         """The same for a coroutine."""
 
     def update_autoscaler(self, pool_id: str, changes: dict[str, Any]) -> AutoscalerSettings:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 ASK_S = 30.0
-"""For so long one question waits at the call queue."""
+"""After so long without news it is asked again."""
 MANY = 1000
 """Outcomes that one question brings, at most."""
 
@@ -120,7 +120,7 @@ class FunctionCall(Generic[R]):
         if self._over is not None and index == 0:
             return self._over()
         while True:
-            told = backend.connect().ask_queue("outcomes", self._id, index, 1, steps.wait_s())
+            told = backend.connect().outcomes(self._id, index, 1, steps.wait_s())
             if steps.take(told):
                 return cast(R, _value(*told))
 
@@ -130,7 +130,7 @@ class FunctionCall(Generic[R]):
             return self._over()
         while True:
             connected = await _connected()
-            told = await connected.ask_queue_async("outcomes", self._id, index, 1, steps.wait_s())
+            told = await connected.outcomes_async(self._id, index, 1, steps.wait_s())
             if steps.take(told):
                 return cast(R, _value(*told))
 
@@ -146,7 +146,7 @@ class FunctionCall(Generic[R]):
     def _iter(self) -> Iterator[R]:
         position = 0
         while True:
-            info, outcomes = backend.connect().ask_queue("outcomes", self._id, position, MANY, ASK_S)
+            info, outcomes = backend.connect().outcomes(self._id, position, MANY, ASK_S)
             for outcome in outcomes:
                 yield cast(R, _value(info, [outcome]))
             position += len(outcomes)
@@ -157,7 +157,7 @@ class FunctionCall(Generic[R]):
         position = 0
         connected = await _connected()
         while True:
-            info, outcomes = await connected.ask_queue_async("outcomes", self._id, position, MANY, ASK_S)
+            info, outcomes = await connected.outcomes_async(self._id, position, MANY, ASK_S)
             for outcome in outcomes:
                 yield cast(R, _value(info, [outcome]))
             position += len(outcomes)

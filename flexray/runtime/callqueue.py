@@ -1,32 +1,34 @@
 """The call queue: one detached actor on the head node, which keeps spawned calls and has them run.
 
 One rule: what it has acknowledged is in the store, and it runs inputs as any caller does, through a
-dispatcher (`spawned`). Requests come in on its event loop; the store is written by one thread at a time;
-pools live on the dispatcher's thread, in whose place the loop acts for an input that is alone.
+dispatcher (`spawned`). Requests come in on threads (`faces`) and are run on its event loop; the store is
+written by one thread at a time; pools live on the dispatcher's thread, in whose place a request's thread acts
+for an input that is alone.
 
 ```
 spawn   -> [loop] -> [writer] inputs on the disk -> acknowledged
                          -> [dispatcher] SpawnedPool -> containers -> [writer] outcomes on the disk -> told
-           [loop] input and batch on the disk, and sent, where one is alone and a container is free
-outcome -> [loop] waits until told -> [writer] read
+        -> [request's thread] input and batch on the disk, and sent; where it is alone and a container free
+outcome -> [loop] looks -> [writer] read; whoever finds none listens, and looks again when it is told
 ```
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from flexray.context import POSITIONS
+from flexray.core.patience import Patience
 from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, Kept, SpawnedCall
 from flexray.errors import ExecutionError, InputCancelledError, NotFoundError, OutputExpiredError
 from flexray.runtime import roster
@@ -34,6 +36,7 @@ from flexray.runtime.callstore import Call, CallStore, SentBatch
 from flexray.runtime.database import state_file
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
+from flexray.runtime.faces import LISTENERS_MAX
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import cluster_id, connection, find_controller
 from flexray.runtime.liveness import process_id
@@ -59,12 +62,15 @@ KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
 SOON_S = 0.004
 """A short input that was sent at once is acknowledged with its outcome, if that comes within this time."""
-IN_VAIN_MAX = 6
-"""So often in a row in vain makes the pause no longer."""
 FRESH_MAX = 4096
 """Calls of one input whose outcome is told without a look into the store."""
 FRESH_BYTES = 1024
-"""Larger outcomes are told to those who wait, and read by those who ask later."""
+"""Larger outcomes are read from the store."""
+LISTEN_S = 10.0
+"""So long a process waits for news in one request."""
+LISTEN_CROWDED_S = 0.25
+DEAF_S = 120.0
+"""A process that has not asked for news for so long is gone."""
 ABANDONED_S = 86400.0
 """A call to which nothing was added for so long gets no more inputs: whoever spawned it is gone."""
 
@@ -77,6 +83,23 @@ class _Fresh:
     outcome: tuple[int, Any] | None = None
 
 
+@dataclass(slots=True)
+class _Listener:
+    """A process that waits for news of calls."""
+
+    asked_at: float
+    news: dict[str, None] = field(default_factory=dict)
+    """Calls of which there is some."""
+    parked: asyncio.Future[None] | None = None
+    """Its request, where there is no news."""
+
+
+class _Reply(threading.Event):
+    """What a request's thread waits for: the outcome of the one input that it has sent."""
+
+    outcome: tuple[int, Any] | None = None
+
+
 class CallQueue:
     """See the module. Its public methods are what others may ask: `faces.CallQueue` names them."""
 
@@ -86,26 +109,25 @@ class CallQueue:
         self._writer = GroupCommit(self._store)
         self._pools: dict[int, SpawnedPool] = {}
         self._pool_of: dict[str, SpawnedPool] = {}
-        self._waiters: dict[int, list[asyncio.Future[News]]] = {}
-        """Who waits for news of a call, by its number."""
+        self._listeners: dict[str, _Listener] = {}
+        self._listening: dict[int, tuple[str, set[str]]] = {}
+        """By the number of a call, its id and who is to be told of news of it."""
+        self._replies: dict[int, _Reply] = {}
+        """By the number of a call that was sent at once, what waits for its outcome."""
+        self._patience = Patience()
         self._fresh: dict[int, _Fresh] = {}
         """By the call's number, the oldest first."""
         self._fresh_number: dict[str, int] = {}
         """By the call's id."""
-        self._in_vain = 0
-        """Waits in a row for the outcome of a short input that did not come in time..."""
-        self._unwaited = 0
-        """...and for how many inputs nobody waits after that."""
-        self._adding = 0
-        """Requests to add inputs that are under way."""
         self._added_at: dict[int, float] = {}
         """Calls that get more inputs, with when they last did."""
-        self._loop = asyncio.get_event_loop()
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="flexray-calls", daemon=True).start()
         self._dispatcher: Dispatcher | None = None
         self._started = asyncio.Event()
         self._failure: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._run(self._start())
+        self._run_soon(self._start())
 
     async def _start(self) -> None:
         """Go on with what is stored, as soon as that can be read and there is a controller."""
@@ -137,7 +159,7 @@ class CallQueue:
         batches = await self._write(self._store.batches)
         is_current = _connection()
         if self._dispatcher is None:
-            self._dispatcher = await self._loop.run_in_executor(
+            self._dispatcher = await self.loop.run_in_executor(
                 None, lambda: Dispatcher(process_id(), find_controller, is_current)
             )
         for number, (pool_id, record) in (await self._write(self._store.pools)).items():
@@ -154,16 +176,16 @@ class CallQueue:
     def _restore(
         self, pool: SpawnedPool, calls: Sequence[Call], sent: Sequence[SentBatch]
     ) -> asyncio.Future[None]:
-        restored: asyncio.Future[None] = self._loop.create_future()
+        restored: asyncio.Future[None] = self.loop.create_future()
 
         def restore() -> None:
             try:
                 still_open = pool.open_among(sent)
                 pool.restore(calls, sent, still_open)
                 for batch in sent:
-                    self._loop.call_soon_threadsafe(self._run, self._recover(pool, batch, still_open))
+                    self._run_soon(self._recover(pool, batch, still_open))
             finally:
-                self._loop.call_soon_threadsafe(restored.set_result, None)
+                self.loop.call_soon_threadsafe(restored.set_result, None)
 
         self._soon(restore)
         return restored
@@ -175,7 +197,7 @@ class CallQueue:
         cause = "its container died while the call queue restarted"
         while wanted and answer is None:
             try:
-                listed = await self._loop.run_in_executor(None, roster.find, batch.container)
+                listed = await self.loop.run_in_executor(None, roster.find, batch.container)
                 if listed is None:
                     break
                 arguments = await self._write(lambda: self._store.arguments(wanted))
@@ -212,7 +234,7 @@ class CallQueue:
         self._pools[number] = self._pool_of[pool_id] = pool
         self._dispatcher.add(pool)
 
-    async def add(
+    def add(
         self,
         pool_id: str,
         spawned: SpawnedCall,
@@ -223,6 +245,38 @@ class CallQueue:
 
         A whole call is kept or refused as one; of a part, as much is accepted as there is room for.
         """
+        if spawned.is_whole and len(arguments) == 1 and self._started.is_set():
+            pool = self._pool_of.get(pool_id)
+            added = None if pool is None else self._add_at_once(pool, spawned, arguments[0])
+            if added is not None:
+                return added
+        adding = self._add(pool_id, spawned, first, arguments)
+        return asyncio.run_coroutine_threadsafe(adding, self.loop).result()
+
+    def _add_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Kept | None:
+        """On this thread, where nothing else is to be written and a container is free; None: it is not so.
+
+        Two turns of threads would take as long as the write (see `SpawnedPool.spawn_at_once`).
+        """
+        asked_at = time.monotonic()
+        reply = _Reply()
+        assert self._dispatcher is not None
+        with self._dispatcher.borrowed() as is_mine:
+            call = pool.spawn_at_once(spawned, arguments) if is_mine else None
+            if call is None:
+                return None
+            # Before there can be news of it: that comes from whoever acts for the dispatcher next.
+            self._replies[call.number] = reply
+            if pool.is_open(call):  # Or it could not be sent, and there was news.
+                self.loop.call_soon_threadsafe(self._note_fresh, call)
+        if pool.is_short and self._patience.is_worth():
+            reply.wait(asked_at + SOON_S - time.monotonic())
+            self._patience.waited(in_vain=reply.outcome is None)
+        del self._replies[call.number]
+        over = reply.outcome if reply.outcome is not None and _is_small(reply.outcome[1]) else None
+        return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
+
+    async def _add(self, pool_id: str, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]) -> Kept:
         await self._ready()
         pool = self._pool_of.get(pool_id)
         if pool is None:
@@ -230,47 +284,6 @@ class CallQueue:
         if pool.is_gone:
             await self._check_is_back(pool)
             return Kept(0, 0, 0, is_known=False)
-        asked_at = self._loop.time()
-        call: Call | None = None
-        self._adding += 1
-        try:
-            if spawned.is_whole and len(arguments) == 1 and self._adding == 1 and pool.can_send:
-                call = self._spawn_at_once(pool, spawned, arguments[0])
-            if call is None:
-                return await self._add(pool, spawned, first, arguments)
-        finally:
-            self._adding -= 1
-        over = await self._over_by(asked_at + SOON_S, pool, call)
-        return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
-
-    async def _over_by(self, at: float, pool: SpawnedPool, call: Call) -> tuple[int, Any] | None:
-        """Its outcome, where its input is likely to be short and is over by then."""
-        fresh = self._fresh.get(call.number)
-        if fresh is None or not pool.is_short:
-            return None
-        if self._unwaited > 0:
-            self._unwaited -= 1
-            return None
-        outcome = fresh.outcome or await self._outcome_of(call.number, at - self._loop.time())
-        self._in_vain = self._in_vain + 1 if outcome is None else 0
-        self._unwaited = 2 ** min(self._in_vain, IN_VAIN_MAX) - 1  # A busy machine: not each time.
-        return outcome if outcome is not None and _is_small(outcome[1]) else None
-
-    def _spawn_at_once(self, pool: SpawnedPool, spawned: SpawnedCall, arguments: bytes) -> Call | None:
-        """Where nothing else is to be written and a container is free; see `SpawnedPool.spawn_at_once`.
-
-        On this thread, which waits for the disk: two turns of threads would take as long as the write.
-        """
-        assert self._dispatcher is not None
-        with self._dispatcher.borrowed() as is_mine:
-            call = pool.spawn_at_once(spawned, arguments) if is_mine else None
-            if call is not None:
-                self._note_fresh(call)  # Before there can be news of it.
-        return call
-
-    async def _add(
-        self, pool: SpawnedPool, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]
-    ) -> Kept:
         limit, call_id = pool.config.limits.spawn_pending, spawned.call_id
         now = time.time()
         expected = 0
@@ -310,7 +323,7 @@ class CallQueue:
                 start = first + accepted - new
                 mine = arguments[accepted - new : accepted]
                 if spawned.is_whole and new == 1:  # Noted before there can be news of it.
-                    self._loop.call_soon_threadsafe(self._note_fresh, call)
+                    self.loop.call_soon_threadsafe(self._note_fresh, call)
                 self._soon(lambda: pool.added(call, start, mine))
 
         writing = self._writer.submit(write)
@@ -357,46 +370,62 @@ class CallQueue:
         return await self._info(await self._known(call_id))
 
     async def outcomes(
-        self, call_id: str, first: int, limit: int, wait_s: float
+        self, call_id: str, first: int, limit: int, listener: str | None = None
     ) -> tuple[CallInfo, list[tuple[int, Any]]]:
         """The outcomes of inputs from that position on, as far as they are there without a gap.
 
-        Waits so long for the first of them, and no longer once it is known that there is none.
+        Where there is none, and may be one later, the listener is told of news of the call.
         """
-        deadline = time.monotonic() + wait_s
         fresh = self._fresh.get(self._fresh_number.get(call_id, 0))
         if fresh is not None and first == 0:
-            outcome = fresh.outcome or await self._outcome_of(fresh.call.number, wait_s)
-            if outcome is not None or (fresh.outcome is None and time.monotonic() >= deadline):
-                return await self._info(fresh.call), [] if outcome is None else [outcome]
-        told: asyncio.Future[News] | None = None
-        while True:
+            if fresh.outcome is None and listener is not None:
+                self._listen(listener, fresh.call)
+            return await self._info(fresh.call), [] if fresh.outcome is None else [fresh.outcome]
+        call, found = await self._look(call_id, first, limit)
+        ready = _without_gap(found)
+        if not ready and listener is not None:
+            self._listen(listener, call)  # First that, then another look: it may have come in between.
             call, found = await self._look(call_id, first, limit)
             ready = _without_gap(found)
-            left_s = deadline - time.monotonic()
-            is_none = call.size is not None and first >= call.size
-            if not ready and not is_none and left_s > 0:
-                if told is None:  # First ask to be told, then look again: it may have come in between.
-                    told = self._news_of(call.number)
-                    continue
-                with contextlib.suppress(TimeoutError):
-                    news = await asyncio.wait_for(told, left_s)
-                    if limit == 1 and first in news:
-                        ready = [news[first]]  # As it was written, without reading it again.
-            if told is not None:
-                self._forget_news(call.number, told)
-                told = None
-            if ready or is_none or time.monotonic() >= deadline:
-                return await self._info(call), ready
+            if ready:
+                self._stop_listening(listener, call)
+        return await self._info(call), ready
 
-    async def _outcome_of(self, number: int, wait_s: float) -> tuple[int, Any] | None:
-        """That of a call of one input, as it comes; None: it does not come in time, or the store knows it."""
-        told = self._news_of(number)
-        alarm = self._loop.call_later(wait_s, self._tell_one, told)
-        news = await told
-        alarm.cancel()
-        self._forget_news(number, told)
-        return news.get(0)
+    async def news(self, listener: str) -> list[str] | None:
+        """Calls that it listens to and of which there is news; None: nothing is known of it, so look again.
+
+        Waits a while for any. A newer request of the same listener takes the place of an older one.
+        """
+        one = self._listeners.get(listener)
+        if one is None:
+            return None
+        one.asked_at = time.monotonic()
+        if one.parked is not None and not one.parked.done():
+            one.parked.set_result(None)
+        if not one.news:
+            parked = one.parked = self.loop.create_future()
+            alarm = self.loop.call_later(self._listen_s(), _release, parked)
+            await parked
+            alarm.cancel()
+            if one.parked is not parked:
+                return []  # What there is belongs to the newer one.
+        told, one.news = list(one.news), {}
+        return told
+
+    def _listen_s(self) -> float:
+        """Less where many wait: each has a thread, and none is to be left without one for long."""
+        parked = sum(one.parked is not None and not one.parked.done() for one in self._listeners.values())
+        return LISTEN_S if parked < LISTENERS_MAX // 2 else LISTEN_CROWDED_S
+
+    def _listen(self, listener: str, call: Call) -> None:
+        self._listeners.setdefault(listener, _Listener(time.monotonic()))
+        self._listening.setdefault(call.number, (call.id, set()))[1].add(listener)
+
+    def _stop_listening(self, listener: str, call: Call) -> None:
+        _, listeners = self._listening.get(call.number, ("", set()))
+        listeners.discard(listener)
+        if not listeners:
+            self._listening.pop(call.number, None)
 
     def _note_fresh(self, call: Call) -> None:
         self._fresh[call.number] = _Fresh(call._replace(size=1, added=1))
@@ -495,18 +524,6 @@ class CallQueue:
 
     # News.
 
-    def _news_of(self, number: int) -> asyncio.Future[News]:
-        future: asyncio.Future[News] = self._loop.create_future()
-        self._waiters.setdefault(number, []).append(future)
-        return future
-
-    def _forget_news(self, number: int, future: asyncio.Future[News]) -> None:
-        waiters = self._waiters.get(number, [])
-        if future in waiters:
-            waiters.remove(future)
-        if not waiters:
-            self._waiters.pop(number, None)
-
     def _tell(self, news: Mapping[int, News]) -> None:
         for number, outcomes in news.items():
             fresh = self._fresh.get(number)
@@ -514,16 +531,20 @@ class CallQueue:
                 fresh.outcome = outcomes.get(0)
                 if fresh.outcome is None or not _is_small(fresh.outcome[1]):
                     self._forget_fresh(number)  # It ended otherwise: the store knows how.
-            for future in self._waiters.pop(number, ()):
-                self._tell_one(future, outcomes)
-
-    def _tell_one(self, future: asyncio.Future[News], outcomes: News | None = None) -> None:
-        if not future.done():
-            future.set_result(outcomes or {})
+            call_id, listeners = self._listening.pop(number, ("", ()))
+            for one in [self._listeners[i] for i in listeners if i in self._listeners]:
+                one.news[call_id] = None
+                if one.parked is not None:
+                    _release(one.parked)
 
     def _tell_soon(self, news: Mapping[int, News]) -> None:
         """From another thread."""
-        self._loop.call_soon_threadsafe(self._tell, news)
+        for number, outcomes in news.items():
+            reply = self._replies.get(number)
+            if reply is not None:
+                reply.outcome = outcomes.get(0)
+                reply.set()
+        self.loop.call_soon_threadsafe(self._tell, news)
 
     # Time.
 
@@ -532,6 +553,7 @@ class CallQueue:
             now = time.monotonic()
             for number in list(self._fresh):  # What expires is not to be told from memory.
                 self._forget_fresh(number)
+            self._forget_deaf()
             try:
                 await self._write(lambda: self._store.expire(time.time() - self._kept_s))
                 for call in await self._write(self._store.growing_calls):
@@ -540,6 +562,15 @@ class CallQueue:
             except ExecutionError:  # The disk is full, say.
                 logger.exception("results were not swept")
             await asyncio.sleep(SWEEP_EVERY_S)
+
+    def _forget_deaf(self) -> None:
+        until = time.monotonic() - DEAF_S
+        for listener in [i for i, one in self._listeners.items() if one.asked_at < until]:
+            del self._listeners[listener]
+        for number, (_, listeners) in list(self._listening.items()):
+            listeners.intersection_update(self._listeners)
+            if not listeners:
+                del self._listening[number]
 
     # Threads.
 
@@ -550,8 +581,12 @@ class CallQueue:
     async def _write(self, operation: Callable[[], R]) -> R:
         return await asyncio.wrap_future(self._writer.submit(operation))
 
+    def _run_soon(self, coroutine: Any) -> None:
+        """From another thread."""
+        self.loop.call_soon_threadsafe(self._run, coroutine)
+
     def _run(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
+        task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -565,6 +600,11 @@ WORDS = {OK: "done", FAILED: "failed", START_FAILED: "failed", CANCELLED: "cance
 """What an input that is over is called."""
 GRAPH_INPUTS_MAX = 1000
 """Inputs of one call that a call graph shows."""
+
+
+def _release(parked: asyncio.Future[None]) -> None:
+    if not parked.done():
+        parked.set_result(None)
 
 
 def _is_small(payload: Any) -> bool:

@@ -16,18 +16,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.status import Kept, SpawnedCall
+from flexray.core.status import CallInfo, Kept, SpawnedCall
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
 from flexray.runtime.farewell import before_shutdown
 from flexray.runtime.head import client_types, connection, find_call_queue, find_controller, find_logs
+from flexray.runtime.listening import Listener
 from flexray.runtime.liveness import process_id
 from flexray.runtime.poolclient import PoolClient
 from flexray.runtime.wire import (
@@ -67,6 +69,7 @@ class Session:
         self._connection = connection()
         self.dispatcher = Dispatcher(self.process, find_controller, lambda: self.is_current)
         self._queue: Any = None
+        self._listener = Listener(self.dispatcher, self._call_queue)
         self._logs: Any = None
         self._greet()
         before_shutdown(self._connection, self._close)
@@ -95,6 +98,7 @@ class Session:
 
     def _close(self) -> None:
         self._connection = None
+        self._listener.wake_all()
         self.dispatcher.close()
         with contextlib.suppress(Exception):  # Else its silence is noticed, seconds later.
             ray.get(self.dispatcher.controller.leave.remote(self.process), timeout=LEAVE_S)
@@ -273,6 +277,49 @@ class Session:
                     self._queue_died(queue)
                 await asyncio.sleep(RETRY_PAUSE_S)
 
+    def outcomes(
+        self, call_id: str, first: int, limit: int, wait_s: float
+    ) -> tuple[CallInfo, list[tuple[int, Any]]]:
+        """The outcomes of inputs of a call; see `Backend`."""
+        listener = self._listener.name if wait_s > 0 else None
+        until = time.monotonic() + wait_s
+        while True:
+            news = threading.Event()
+            self._listener.begin(call_id, news.set)
+            try:
+                told: tuple[CallInfo, list[tuple[int, Any]]]
+                told = self.ask_queue("outcomes", call_id, first, limit, listener)
+                if time.monotonic() >= until or not _is_to_come(told, first):
+                    return told
+                self._listener.ask()
+                news.wait(until - time.monotonic())
+            finally:
+                self._listener.end(call_id, news.set)
+            self._check_current()
+
+    async def outcomes_async(
+        self, call_id: str, first: int, limit: int, wait_s: float
+    ) -> tuple[CallInfo, list[tuple[int, Any]]]:
+        """The same for a coroutine."""
+        listener = self._listener.name if wait_s > 0 else None
+        until = time.monotonic() + wait_s
+        loop = asyncio.get_running_loop()
+        while True:
+            news = asyncio.Event()
+            wake = partial(_wake_on, loop, news)
+            self._listener.begin(call_id, wake)
+            try:
+                told: tuple[CallInfo, list[tuple[int, Any]]]
+                told = await self.ask_queue_async("outcomes", call_id, first, limit, listener)
+                if time.monotonic() >= until or not _is_to_come(told, first):
+                    return told
+                self._listener.ask()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), until - time.monotonic())
+            finally:
+                self._listener.end(call_id, wake)
+            self._check_current()
+
     def _call_queue(self) -> Any:
         if self._queue is None:
             self._queue = find_call_queue()
@@ -323,13 +370,17 @@ class Session:
             raise (error.cause if isinstance(error.cause, Error | TimeoutError) else error) from None
         if not isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.ActorDiedError):
             raise error
-        if not self.is_current:
-            raise ExecutionError("Ray was shut down meanwhile", "call ray.init() and start the app again")
+        self._check_current()
         if time.monotonic() > deadline:
             raise ExecutionError(
                 f"{what} did not come back within {RESTART_TIMEOUT_S:g} s: {cause_of(error)}",
                 "see that the head node is up; the logs of Ray's actors flexray:... may say more",
             ) from error
+
+    def _check_current(self) -> None:
+        """Raise where Ray was shut down: any call would start another."""
+        if not self.is_current:
+            raise ExecutionError("Ray was shut down meanwhile", "call ray.init() and start the app again")
 
     def _pool_spec(self, app_id: str, function: FunctionSource, environment: Mapping[str, Any]) -> PoolSpec:
         own = function.config.runtime_env
@@ -347,6 +398,17 @@ class Session:
             has_exit=function.has_exit,
             interface=function.interface,
         )
+
+
+def _is_to_come(told: tuple[CallInfo, list[tuple[int, Any]]], first: int) -> bool:
+    """Whether the outcome of that input is not there, and may be later."""
+    info, outcomes = told
+    return not outcomes and (info.size is None or first < info.size)
+
+
+def _wake_on(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # The loop has ended.
+        loop.call_soon_threadsafe(news.set)
 
 
 def _deadline(deadline: float | None, asked_at: float) -> float:

@@ -15,7 +15,7 @@ from flexray.output import Stream
 from flexray.serialization import Packed, Parts
 
 NAMESPACE = "flexray"
-PROTOCOL = 2
+PROTOCOL = 3
 """What messages between processes mean: raised with every change that an earlier FlexRay would not take."""
 EXIT_GRACE_S = 30.0
 """What exit hooks have."""

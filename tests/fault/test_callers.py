@@ -198,12 +198,22 @@ def calls():
     while True:
         work.remote(1)
 
+@app.function(cpu=0, max_containers=1)
+def hold():
+    threading.Event().wait()
+
 running = app.run().start()
 started = threading.Event()
-threads = [threading.Thread(target=use, args=(f.__name__, f)) for f in (endless, calls, endless)]
+held = hold.spawn()
+
+def gets():
+    held.get()
+
+threads = [threading.Thread(target=use, args=(f.__name__, f)) for f in (endless, calls, gets, endless)]
 for thread in threads:
     thread.start()
 started.wait()
+threading.Event().wait(1.0)  # Until what is got is waited for.
 ray.shutdown()
 for thread in threads:
     thread.join(timeout=10)

@@ -34,6 +34,7 @@ from flexray.errors import (
     SerializationError,
 )
 from flexray.runtime import callqueue, spawned
+from flexray.runtime.faces import LISTENERS_MAX
 from tests.fault.drivers import wait_for_line
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.integration.gates import Gate, in_background, results
@@ -284,6 +285,38 @@ def test_many_coroutines_spawn_and_get_at_once() -> None:
         return await asyncio.gather(*[call.get.aio() for call in calls])
 
     assert asyncio.run(main()) == [x * x for x in range(100)]
+
+
+def test_more_than_the_queue_has_threads_for_can_wait_in_one_process(gate: Gate) -> None:
+    """All of them are one request."""
+
+    def parked(queue: Any) -> int:
+        requests = [one.parked for one in queue._listeners.values()]
+        return sum(request is not None and not request.done() for request in requests)
+
+    async def main() -> list[int]:
+        call = await hold.spawn.aio(gate.folder, "x")
+        gets = [asyncio.ensure_future(call.get.aio()) for _ in range(2 * LISTENERS_MAX)]
+        await asyncio.to_thread(wait_until, lambda: gate.entered)
+        assert await asyncio.to_thread(wait_until, lambda: in_the_queue(parked)) == 1
+        gate.open()
+        return await asyncio.gather(*gets)
+
+    assert len(set(asyncio.run(main()))) == 1
+
+
+def test_where_many_processes_wait_none_holds_a_thread_for_long() -> None:
+    def look(queue: Any) -> tuple[float, float, int]:
+        quiet = queue._listen_s()
+        queue._listeners["many"] = type("Many", (), {"parked": queue.loop.create_future(), "asked_at": 0.0})
+        queue._listeners.update({f"many-{n}": queue._listeners["many"] for n in range(LISTENERS_MAX)})
+        crowded = queue._listen_s()
+        queue._forget_deaf()
+        return quiet, crowded, len(queue._listeners)
+
+    quiet_s, crowded_s, left = in_the_queue(look)
+    assert crowded_s < 1.0 < quiet_s
+    assert left < LISTENERS_MAX, "those that ask no more are forgotten"
 
 
 def test_other_options_have_a_pool_of_their_own() -> None:
