@@ -16,6 +16,7 @@ outcome -> [loop] looks -> [writer] read; whoever finds none listens, and looks 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -81,6 +82,8 @@ class _Fresh:
 
     call: Call
     outcome: tuple[int, Any] | None = None
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is news."""
 
 
 @dataclass(slots=True)
@@ -380,6 +383,8 @@ class CallQueue:
         if fresh is not None and first == 0:
             if fresh.outcome is None and listener is not None:
                 self._listen(listener, fresh.call)
+                with contextlib.suppress(TimeoutError):  # News takes two requests more.
+                    await asyncio.wait_for(fresh.told.wait(), SOON_S)
             return await self._info(fresh.call), [] if fresh.outcome is None else [fresh.outcome]
         call, found = await self._look(call_id, first, limit)
         ready = _without_gap(found)
@@ -529,6 +534,7 @@ class CallQueue:
             fresh = self._fresh.get(number)
             if fresh is not None:
                 fresh.outcome = outcomes.get(0)
+                fresh.told.set()
                 if fresh.outcome is None or not _is_small(fresh.outcome[1]):
                     self._forget_fresh(number)  # It ended otherwise: the store knows how.
             call_id, listeners = self._listening.pop(number, ("", ()))
