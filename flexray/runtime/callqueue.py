@@ -97,12 +97,6 @@ class _Listener:
     """Its request, where there is no news."""
 
 
-class _Reply(threading.Event):
-    """What a request's thread waits for: the outcome of the one input that it has sent."""
-
-    outcome: tuple[int, Any] | None = None
-
-
 class CallQueue:
     """See the module. Its public methods are what others may ask: `faces.CallQueue` names them."""
 
@@ -115,8 +109,8 @@ class CallQueue:
         self._listeners: dict[str, _Listener] = {}
         self._listening: dict[int, tuple[str, set[str]]] = {}
         """By the number of a call, its id and who is to be told of news of it."""
-        self._replies: dict[int, _Reply] = {}
-        """By the number of a call that was sent at once, what waits for its outcome."""
+        self._told_at_once: dict[int, tuple[int, Any] | None] = {}
+        """By the number of a call whose request waits for it, the outcome."""
         self._patience = Patience()
         self._fresh: dict[int, _Fresh] = {}
         """By the call's number, the oldest first."""
@@ -261,22 +255,25 @@ class CallQueue:
 
         Two turns of threads would take as long as the write (see `SpawnedPool.spawn_at_once`).
         """
-        asked_at = time.monotonic()
-        reply = _Reply()
+        until = time.monotonic() + SOON_S
         assert self._dispatcher is not None
         with self._dispatcher.borrowed() as is_mine:
-            call = pool.spawn_at_once(spawned, arguments) if is_mine else None
-            if call is None:
+            sent = pool.spawn_at_once(spawned, arguments) if is_mine else None
+            if sent is None:
                 return None
-            # Before there can be news of it: that comes from whoever acts for the dispatcher next.
-            self._replies[call.number] = reply
-            if pool.is_open(call):  # Or it could not be sent, and there was news.
+            call = sent.call
+            if pool.is_open(call):  # Before there can be news of it; or it could not be sent, and there was.
                 self.loop.call_soon_threadsafe(self._note_fresh, call)
+        over = None
         if pool.is_short and self._patience.is_worth():
-            reply.wait(asked_at + SOON_S - time.monotonic())
-            self._patience.waited(in_vain=reply.outcome is None)
-        del self._replies[call.number]
-        over = reply.outcome if reply.outcome is not None and _is_small(reply.outcome[1]) else None
+            self._told_at_once[call.number] = None
+            pool.take_soon(sent, until - time.monotonic())
+            over = self._told_at_once.pop(call.number)
+            self._patience.waited(in_vain=over is None)
+        else:
+            pool.take_soon(sent, 0.0)
+        if over is not None and not _is_small(over[1]):
+            over = None
         return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
 
     async def _add(self, pool_id: str, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]) -> Kept:
@@ -546,10 +543,8 @@ class CallQueue:
     def _tell_soon(self, news: Mapping[int, News]) -> None:
         """From another thread."""
         for number, outcomes in news.items():
-            reply = self._replies.get(number)
-            if reply is not None:
-                reply.outcome = outcomes.get(0)
-                reply.set()
+            if number in self._told_at_once:
+                self._told_at_once[number] = outcomes.get(0)
         self.loop.call_soon_threadsafe(self._tell, news)
 
     # Time.

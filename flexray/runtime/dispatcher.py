@@ -104,6 +104,12 @@ class Dispatcher:
             if is_mine:
                 self._acting.release()
 
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """The block acts as the dispatcher's thread does, as soon as nobody else does."""
+        with self._acting:
+            yield
+
     def wake(self, client: PoolClient) -> None:
         """The client may have clocks running."""
         if client not in self._active:

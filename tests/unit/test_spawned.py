@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectStoreFullError, RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    ObjectStoreFullError,
+    RayError,
+)
 
 from flexray.config import Retries, check_options
 from flexray.context import POSITIONS
@@ -87,6 +94,10 @@ class Inbox:
 
     def follow(self, ref: object, take: Callable[[Any], None]) -> None:
         self.followed[ref] = take
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        yield
 
     def wake(self, client: Any) -> None:
         pass
@@ -274,7 +285,7 @@ def many(count: int, size: int = 1) -> Sequence[bytes]:
 
 
 def raising(error: Exception) -> Callable[..., Any]:
-    def act(*_: object) -> None:
+    def act(*_: object, **__: object) -> None:
         raise error
 
     return act
@@ -996,8 +1007,47 @@ def hold(queue: Queue) -> None:
     queue.answer(ONE, (OK, b"y"))
 
 
-def spawn_at_once(queue: Queue, call_id: str = "fc-1") -> Call | None:
-    return queue.pool.spawn_at_once(SpawnedCall(call_id, "f", is_whole=True, parent=None), b"now")
+def spawn_at_once(queue: Queue, call_id: str = "fc-1", soon: Any = None) -> Call | None:
+    """What the container answers `soon`, or is raised then; by default that is later, as the test says."""
+    call = SpawnedCall(call_id, "f", is_whole=True, parent=None)
+    sent = queue.pool.spawn_at_once(call, b"now")
+    if sent is None:
+        return None
+    ended: Any = GetTimeoutError() if soon is None else soon
+    look = raising(ended) if isinstance(ended, Exception) else lambda *_, **__: ended
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spawned.ray, "get", look)
+        queue.pool.take_soon(sent, 1.0)
+    return sent.call
+
+
+def test_an_answer_that_comes_soon_is_taken_in_by_whoever_has_spawned(queue: Queue) -> None:
+    hold(queue)
+    call = spawn_at_once(queue, soon=encode_answer(answer((OK, b"soon"))))
+    assert call is not None
+    assert queue.told[call.number] == {0: (OK, b"soon")}
+    assert queue.of(ONE).run.refs[-1] not in queue.inbox.followed
+    assert spawn_at_once(queue, "fc-2", soon=encode_answer(answer((OK, b"next")))) is not None
+
+
+def test_a_container_that_dies_soon_is_known_to_be_dead(queue: Queue) -> None:
+    hold(queue)
+    call = spawn_at_once(queue, soon=ActorDiedError())
+    assert call is not None
+    assert call.number not in queue.told
+    queue.reply(TWO)
+    queue.answer(TWO, (OK, b"again"))
+    assert queue.told[call.number] == {0: (OK, b"again")}
+
+
+def test_what_cannot_be_sent_at_once_is_sent_again(queue: Queue) -> None:
+    hold(queue)
+    queue.of(ONE).run.raises = [ActorUnavailableError("for a moment", None)]
+    call = spawn_at_once(queue, soon=AssertionError("nothing is waited for"))
+    assert call is not None
+    queue.wait(RESEND_S)
+    queue.answer(ONE, (OK, b"done"))
+    assert queue.told[call.number] == {0: (OK, b"done")}
 
 
 def test_a_call_of_one_input_is_kept_and_sent_with_one_write_where_a_slot_is_free(queue: Queue) -> None:
