@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # Ray brings it along.
@@ -28,6 +29,7 @@ CALLS_PER_S = 100
 LOAD_S = 6.0
 """Of the steady load, before the redeploy and in its course each."""
 IDLE_S = 10.0
+BARE_NAME = "bench:bare"
 
 FIRST_CALL = """
 import sys, time, statistics, ray, flexray
@@ -41,6 +43,16 @@ def one():
     function.remote(1)
     return time.perf_counter() - began
 print(first * 1e3, statistics.median(one() for _ in range(200)) * 1e3)
+"""
+
+
+FIRST_CALL_OF_RAY = """
+import sys, time, ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+began = time.perf_counter()
+actor = ray.get_actor(sys.argv[1], namespace=sys.argv[2])
+ray.get(actor.process.remote())
+print((time.perf_counter() - began) * 1e3)
 """
 
 
@@ -66,16 +78,31 @@ def _name_of(function: Function[..., Any]) -> str:
 
 def first_call(plan: Plan) -> list[Row]:
     """The first call by name in a process that has just connected, beside a warm one there."""
-    with deployed(min_containers=1) as function:
+    with deployed(min_containers=1) as function, bare_actor():
         wait_until(lambda: function.get_current_stats().containers["ready"], 60)
-        address = ray.get_runtime_context().gcs_address
-        told = []
+        told, rays = [], []
         for _ in range(plan.repeat):
-            command = [sys.executable, "-c", FIRST_CALL, _name_of(function)]
-            environment = {**os.environ, "RAY_ADDRESS": address}
-            told.append(subprocess.check_output(command, text=True, env=environment).split())
-    firsts, warms = ([float(words[column]) for words in told] for column in (0, 1))
-    return [Row("first call through from_name in a new process", "ms", firsts, "a warm remote", warms, 3)]
+            told.append(_in_a_new_process(FIRST_CALL, _name_of(function)))
+            rays += _in_a_new_process(FIRST_CALL_OF_RAY, BARE_NAME, NAMESPACE)
+    firsts, warms = ([row[column] for row in told] for column in (0, 1))
+    note = f"a named actor of Ray's takes {median(rays):.0f} ms for its first call"
+    return [
+        Row(
+            "first call through from_name in a new process",
+            "ms",
+            firsts,
+            "a warm remote",
+            warms,
+            3,
+            note=note,
+        )
+    ]
+
+
+def _in_a_new_process(program: str, *args: str) -> list[float]:
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    told = subprocess.check_output([sys.executable, "-c", program, *args], text=True, env=environment)
+    return [float(word) for word in told.split()]
 
 
 def retune(plan: Plan) -> list[Row]:
@@ -147,18 +174,25 @@ def idle(plan: Plan) -> list[Row]:
         app.function(name=f"f{number}")(echo)
     app.deploy()
     controller = _controller()
-    time.sleep(2.0)
-    before, began = controller.cpu_times(), time.perf_counter()
-    time.sleep(max(1.0, IDLE_S * plan.share))
-    after, took_s = controller.cpu_times(), time.perf_counter() - began
-    share = 100 * (after.user + after.system - before.user - before.system) / took_s
+    with bare_actor() as bare:
+        processes = [controller, psutil.Process(ray.get(bare.process.remote()))]
+        time.sleep(2.0)
+        before, began = [_processor_s(process) for process in processes], time.perf_counter()
+        time.sleep(max(1.0, IDLE_S * plan.share))
+        after, took_s = [_processor_s(process) for process in processes], time.perf_counter() - began
+    share, bares = (100 * (end - start) / took_s for start, end in zip(before, after, strict=True))
     memory_mb = controller.memory_info().rss / 1e6
     backend.connect().stop_app(name)
     what = f"{count} deployed functions, idle: the controller's"
     return [
-        Row(f"{what} share of a core", "%", [share], "-", (), 1),
+        Row(f"{what} share of a core", "%", [share], "-", (), 1, note=f"{bares:.1f} % of it are any actor's"),
         Row(f"{what} memory", "MB", [memory_mb], "-", (), 250),
     ]
+
+
+def _processor_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _controller() -> psutil.Process:
@@ -174,23 +208,32 @@ class Bare:
         return os.getpid()
 
 
-def restart(plan: Plan) -> list[Row]:
-    """From the controller's death to the first call that needs it, beside a bare detached actor."""
-    ours, theirs = [], []
+@contextmanager
+def bare_actor() -> Iterator[Any]:
+    """A detached actor on the head node, with a name."""
     bare = Bare.options(  # type: ignore[attr-defined]
-        name="bench:bare",
+        name=BARE_NAME,
         namespace=NAMESPACE,
         lifetime="detached",
         resources={"node:__internal_head__": 0.001},
     ).remote()
-    with deployed(cpu=0, min_containers=1) as function:
+    ray.get(bare.process.remote())
+    try:
+        yield bare
+    finally:
+        ray.kill(bare)
+
+
+def restart(plan: Plan) -> list[Row]:
+    """From the controller's death to the first call that needs it, beside a bare detached actor."""
+    ours, theirs = [], []
+    with bare_actor() as bare, deployed(cpu=0, min_containers=1) as function:
         for _ in range(plan.repeat):
             process = ray.get(bare.process.remote())
             theirs.append(_back_s(process, lambda: ray.get(bare.process.remote())))
             function.remote(1)
             time.sleep(1.5)  # No lease is left: the next call asks for one.
             ours.append(_back_s(_controller().pid, lambda: function.remote(1)))
-    ray.kill(bare)
     return [Row("controller killed, to the first new grant", "s", ours, "a bare detached actor", theirs, 1.2)]
 
 
