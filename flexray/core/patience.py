@@ -21,7 +21,7 @@ class Patience:
 
     def is_worth(self) -> bool:
         """Whether to wait this time; `waited` tells what came of it."""
-        if self._left_out:
+        if self._left_out > 0:
             self._left_out -= 1
             return False
         return True

@@ -19,9 +19,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ from flexray.runtime.callstore import Call, CallStore, SentBatch
 from flexray.runtime.database import state_file
 from flexray.runtime.deaths import cause_of
 from flexray.runtime.dispatcher import Dispatcher
-from flexray.runtime.faces import LISTENERS_MAX
+from flexray.runtime.faces import PARKED_THREADS
 from flexray.runtime.groupcommit import GroupCommit
 from flexray.runtime.head import cluster_id, connection, find_controller
 from flexray.runtime.liveness import process_id
@@ -58,18 +59,21 @@ RESEND_S = 0.2
 SWEEP_EVERY_S = 600.0
 START_AGAIN_S = 1.0
 READY_S = 30.0
-"""Requests wait so long for a queue that is starting."""
+"""Requests wait so long after its start for a queue that cannot go on yet."""
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
 SOON_S = 0.004
-"""A short input that was sent at once is acknowledged with its outcome, if that comes within this time."""
+"""A short input that was sent at once is acknowledged with its outcome, if that comes within this time..."""
+GET_SOON_S = 0.010
+"""...and whoever asks within this time of the spawn waits to its end: news would take two requests more."""
 FRESH_MAX = 4096
 """Calls of one input whose outcome is told without a look into the store."""
 FRESH_BYTES = 1024
 """Larger outcomes are read from the store."""
 LISTEN_S = 10.0
 """So long a process waits for news in one request."""
-LISTEN_CROWDED_S = 0.25
+LISTEN_CROWDED_S = 0.5
+"""The same where there are more than half as many processes as threads: each comes to its turn."""
 DEAF_S = 120.0
 """A process that has not asked for news for so long is gone."""
 ABANDONED_S = 86400.0
@@ -91,8 +95,8 @@ class _Listener:
     """A process that waits for news of calls."""
 
     asked_at: float
-    news: dict[str, None] = field(default_factory=dict)
-    """Calls of which there is some."""
+    news: set[tuple[str, int]] = field(default_factory=set)
+    """(call, position) of which there is some."""
     parked: asyncio.Future[None] | None = None
     """Its request, where there is no news."""
 
@@ -107,10 +111,13 @@ class CallQueue:
         self._pools: dict[int, SpawnedPool] = {}
         self._pool_of: dict[str, SpawnedPool] = {}
         self._listeners: dict[str, _Listener] = {}
-        self._listening: dict[int, tuple[str, set[str]]] = {}
-        """By the number of a call, its id and who is to be told of news of it."""
-        self._told_at_once: dict[int, tuple[int, Any] | None] = {}
-        """By the number of a call whose request waits for it, the outcome."""
+        self._listening: dict[int, tuple[str, dict[str, set[int]]]] = {}
+        """By the number of a call, its id, and who is to be told of news of which positions."""
+        self._told_at_once: dict[int, list[tuple[int, Any]]] = {}
+        """By the number of a call whose request waits for it, its outcome, when there is one."""
+        self._incarnation = secrets.token_hex(4)
+        """Of this process: it knows nothing of those that listened to an earlier one."""
+        self._ready_by = time.monotonic() + READY_S
         self._patience = Patience()
         self._fresh: dict[int, _Fresh] = {}
         """By the call's number, the oldest first."""
@@ -145,7 +152,7 @@ class CallQueue:
         if self._started.is_set():
             return
         try:
-            await asyncio.wait_for(self._started.wait(), READY_S)
+            await asyncio.wait_for(self._started.wait(), max(0.0, self._ready_by - time.monotonic()))
         except TimeoutError:
             raise ExecutionError(
                 f"the call queue cannot go on: {self._failure or 'it is reading what is stored'}",
@@ -264,16 +271,18 @@ class CallQueue:
             call = sent.call
             if pool.is_open(call):  # Before there can be news of it; or it could not be sent, and there was.
                 self.loop.call_soon_threadsafe(self._note_fresh, call)
-        over = None
-        if pool.is_short and self._patience.is_worth():
-            self._told_at_once[call.number] = None
-            pool.take_soon(sent, until - time.monotonic())
-            over = self._told_at_once.pop(call.number)
-            self._patience.waited(in_vain=over is None)
-        else:
-            pool.take_soon(sent, 0.0)
-        if over is not None and not _is_small(over[1]):
-            over = None
+        if not (pool.is_short and self._patience.is_worth()):
+            pool.take_later(sent)
+            return Kept(1, pool.waiting, pool.config.limits.spawn_pending)
+        told = self._told_at_once[call.number] = []
+        try:
+            pool.take_soon(sent, max(0.0, until - time.monotonic()))
+        except Exception:
+            logger.exception("what follows from an answer to the call queue")
+        finally:
+            del self._told_at_once[call.number]
+        self._patience.waited(in_vain=not told or time.monotonic() > until + SOON_S)
+        over = told[0] if told and _is_small(told[0][1]) else None
         return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
 
     async def _add(self, pool_id: str, spawned: SpawnedCall, first: int, arguments: Sequence[bytes]) -> Kept:
@@ -371,39 +380,48 @@ class CallQueue:
 
     async def outcomes(
         self, call_id: str, first: int, limit: int, listener: str | None = None
-    ) -> tuple[CallInfo, list[tuple[int, Any]]]:
+    ) -> tuple[CallInfo, list[tuple[int, Any]], str]:
         """The outcomes of inputs from that position on, as far as they are there without a gap.
 
-        Where there is none, and may be one later, the listener is told of news of the call.
+        Where the first is not there, and may be later, `news` of this incarnation tells the listener of it.
         """
         fresh = self._fresh.get(self._fresh_number.get(call_id, 0))
         if fresh is not None and first == 0:
-            if fresh.outcome is None and listener is not None:
-                self._listen(listener, fresh.call)
-                with contextlib.suppress(TimeoutError):  # News takes two requests more.
-                    await asyncio.wait_for(fresh.told.wait(), SOON_S)
-            return await self._info(fresh.call), [] if fresh.outcome is None else [fresh.outcome]
+            call, ready = fresh.call, []
+            if listener is not None and fresh.outcome is None:
+                self._listen(listener, call, first)
+                await self._wait_soon(fresh)
+            if fresh.outcome is not None:
+                ready = [fresh.outcome]
+            return await self._info(call), ready, self._incarnation
         call, found = await self._look(call_id, first, limit)
         ready = _without_gap(found)
-        if not ready and listener is not None:
-            self._listen(listener, call)  # First that, then another look: it may have come in between.
+        is_to_come = not ready and (call.size is None or first < call.size)
+        if is_to_come and listener is not None:
+            self._listen(listener, call, first)  # First that, then another look: it may have come in between.
             call, found = await self._look(call_id, first, limit)
             ready = _without_gap(found)
             if ready:
-                self._stop_listening(listener, call)
-        return await self._info(call), ready
+                self._tell_listeners(call.number, [first])
+        return await self._info(call), ready, self._incarnation
 
-    async def news(self, listener: str) -> list[str] | None:
-        """Calls that it listens to and of which there is news; None: nothing is known of it, so look again.
+    async def _wait_soon(self, fresh: _Fresh) -> None:
+        left_s = fresh.call.created_at + GET_SOON_S - time.time()
+        if left_s > 0 and self._pools[fresh.call.pool].is_short:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(fresh.told.wait(), min(left_s, GET_SOON_S))
+
+    async def news(self, listener: str, incarnation: str) -> list[tuple[str, int]] | None:
+        """(call, position) of what it listens to and there is news of; None: nothing is known, so look again.
 
         Waits a while for any. A newer request of the same listener takes the place of an older one.
         """
         one = self._listeners.get(listener)
-        if one is None:
+        if one is None or incarnation != self._incarnation:
             return None
         one.asked_at = time.monotonic()
-        if one.parked is not None and not one.parked.done():
-            one.parked.set_result(None)
+        if one.parked is not None:
+            _release(one.parked)
         if not one.news:
             parked = one.parked = self.loop.create_future()
             alarm = self.loop.call_later(self._listen_s(), _release, parked)
@@ -411,23 +429,35 @@ class CallQueue:
             alarm.cancel()
             if one.parked is not parked:
                 return []  # What there is belongs to the newer one.
-        told, one.news = list(one.news), {}
+        told, one.news = list(one.news), set()
         return told
 
     def _listen_s(self) -> float:
         """Less where many wait: each has a thread, and none is to be left without one for long."""
         parked = sum(one.parked is not None and not one.parked.done() for one in self._listeners.values())
-        return LISTEN_S if parked < LISTENERS_MAX // 2 else LISTEN_CROWDED_S
+        return LISTEN_S if parked < PARKED_THREADS // 2 else LISTEN_CROWDED_S
 
-    def _listen(self, listener: str, call: Call) -> None:
-        self._listeners.setdefault(listener, _Listener(time.monotonic()))
-        self._listening.setdefault(call.number, (call.id, set()))[1].add(listener)
+    def _listen(self, listener: str, call: Call, position: int) -> None:
+        now = time.monotonic()
+        self._listeners.setdefault(listener, _Listener(now)).asked_at = now
+        _, listeners = self._listening.setdefault(call.number, (call.id, {}))
+        listeners.setdefault(listener, set()).add(position)
 
-    def _stop_listening(self, listener: str, call: Call) -> None:
-        _, listeners = self._listening.get(call.number, ("", set()))
-        listeners.discard(listener)
+    def _tell_listeners(self, number: int, positions: Collection[int]) -> None:
+        """There is news of these positions of a call; of all, where there are none."""
+        call_id, listeners = self._listening.get(number, ("", {}))
+        for listener, wanted in list(listeners.items()):
+            told = wanted.intersection(positions) if positions else set(wanted)
+            wanted.difference_update(told)
+            if not wanted:
+                del listeners[listener]
+            one = self._listeners.get(listener)
+            if told and one is not None:
+                one.news.update((call_id, position) for position in told)
+                if one.parked is not None:
+                    _release(one.parked)
         if not listeners:
-            self._listening.pop(call.number, None)
+            self._listening.pop(number, None)
 
     def _note_fresh(self, call: Call) -> None:
         self._fresh[call.number] = _Fresh(call._replace(size=1, added=1))
@@ -534,17 +564,14 @@ class CallQueue:
                 fresh.told.set()
                 if fresh.outcome is None or not _is_small(fresh.outcome[1]):
                     self._forget_fresh(number)  # It ended otherwise: the store knows how.
-            call_id, listeners = self._listening.pop(number, ("", ()))
-            for one in [self._listeners[i] for i in listeners if i in self._listeners]:
-                one.news[call_id] = None
-                if one.parked is not None:
-                    _release(one.parked)
+            self._tell_listeners(number, outcomes)
 
     def _tell_soon(self, news: Mapping[int, News]) -> None:
         """From another thread."""
         for number, outcomes in news.items():
-            if number in self._told_at_once:
-                self._told_at_once[number] = outcomes.get(0)
+            told = self._told_at_once.get(number)
+            if told is not None and 0 in outcomes:
+                told.append(outcomes[0])
         self.loop.call_soon_threadsafe(self._tell, news)
 
     # Time.
@@ -569,7 +596,8 @@ class CallQueue:
         for listener in [i for i, one in self._listeners.items() if one.asked_at < until]:
             del self._listeners[listener]
         for number, (_, listeners) in list(self._listening.items()):
-            listeners.intersection_update(self._listeners)
+            for listener in listeners.keys() - self._listeners.keys():
+                del listeners[listener]
             if not listeners:
                 del self._listening[number]
 

@@ -95,20 +95,14 @@ class Dispatcher:
         self._queue.put((lambda _: act(), None))
 
     @contextlib.contextmanager
-    def borrowed(self) -> Iterator[bool]:
-        """Whether the block may act as the dispatcher's thread does, for that is idle; does not wait."""
-        is_mine = self._acting.acquire(blocking=False)
+    def borrowed(self, wait_s: float = 0.0) -> Iterator[bool]:
+        """Whether the block may act in the place of the dispatcher's thread: nobody else does so by then."""
+        is_mine = self._acting.acquire(timeout=max(0.0, wait_s))
         try:
             yield is_mine
         finally:
             if is_mine:
                 self._acting.release()
-
-    @contextlib.contextmanager
-    def acting(self) -> Iterator[None]:
-        """The block acts as the dispatcher's thread does, as soon as nobody else does."""
-        with self._acting:
-            yield
 
     def wake(self, client: PoolClient) -> None:
         """The client may have clocks running."""
@@ -223,12 +217,15 @@ class Dispatcher:
                 self.replace_controller(dead)
                 break
             except Exception as error:  # noqa: BLE001  # Ray refuses in many ways; all are told to the callers.
-                for client in list(self._clients.values()):
-                    client.give_up(error)
+                self.call_soon(partial(self._give_up, error))
                 if self._closed or not self._clients:
                     break
                 time.sleep(FIND_AGAIN_S)
-        self._watch_again()
+        self.call_soon(self._watch_again)
+
+    def _give_up(self, error: Exception) -> None:
+        for client in list(self._clients.values()):
+            client.give_up(error)
 
 
 def _take_in(take: Callable[[Any], None], future: Any) -> None:

@@ -17,8 +17,8 @@ from flexray.runtime.wire import decode, encode
 REQUESTS_MAX = 1_000_000
 """Requests under way at an actor on a loop: every dispatcher parks one per pool."""
 REQUEST_THREADS = 32
-LISTENERS_MAX = 256
-"""Threads of the call queue for processes that wait for news; see `listening`."""
+PARKED_THREADS = 512
+"""Threads of the call queue for processes that wait for news, one each; see `listening`."""
 
 
 class Face:
@@ -92,5 +92,5 @@ Logs = _face("flexray.runtime.logs", "Logs", "add newest after apps")
 ControllerActor = _actor(Controller, max_concurrency=REQUESTS_MAX)
 LogsActor = _actor(Logs, max_concurrency=REQUESTS_MAX)
 CallQueueActor = _actor(
-    CallQueue, max_concurrency=REQUEST_THREADS, concurrency_groups={"parked": LISTENERS_MAX}
+    CallQueue, max_concurrency=REQUEST_THREADS, concurrency_groups={"parked": PARKED_THREADS}
 )

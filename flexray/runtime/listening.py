@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,62 +19,58 @@ from flexray.runtime.wire import decode, encode
 class Listener:
     """Any thread may call it."""
 
-    def __init__(self, dispatcher: Dispatcher, find_queue: Callable[[], Any]) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self.name = secrets.token_hex(8)
         """Its identity at the call queue."""
         self._dispatcher = dispatcher
-        self._find_queue = find_queue
         self._lock = threading.Lock()
-        self._waiting: dict[str, list[Wake]] = {}
-        """By the id of a call, who waits for news of it."""
-        self._is_asking = False
+        self._waiting: dict[tuple[str, int], list[Wake]] = {}
+        """By (call, position), who waits for that outcome."""
+        self._asked: set[str] = set()
+        """Incarnations of the queue that are being asked."""
 
-    def begin(self, call_id: str, wake: Wake) -> None:
-        """From now on `wake` is called when there may be news of that call, from another thread."""
+    def begin(self, call_id: str, position: int, wake: Wake) -> None:
+        """From now on `wake` is called when there may be news of that input, from another thread."""
         with self._lock:
-            self._waiting.setdefault(call_id, []).append(wake)
+            self._waiting.setdefault((call_id, position), []).append(wake)
 
-    def end(self, call_id: str, wake: Wake) -> None:
+    def end(self, call_id: str, position: int, wake: Wake) -> None:
         """It is not called any more."""
         with self._lock:
-            wakes = self._waiting.get(call_id, [])
+            wakes = self._waiting.get((call_id, position), [])
             if wake in wakes:
                 wakes.remove(wake)
             if not wakes:
-                self._waiting.pop(call_id, None)
+                self._waiting.pop((call_id, position), None)
 
-    def ask(self) -> None:
-        """See that the queue is being asked for news; it must have been told to what this process listens."""
-        self._ask(self._find_queue())
+    def ask(self, queue: Any, incarnation: str) -> None:
+        """See that the queue is being asked for news: the one that was told to what this process listens."""
+        with self._lock:
+            if incarnation in self._asked or not self._waiting:
+                return
+            self._asked.add(incarnation)
+        try:
+            asked = queue.news.remote(encode((self.name, incarnation)))
+        except BaseException:
+            self._asked.discard(incarnation)
+            raise
+        self._dispatcher.follow(asked, partial(self._take, queue, incarnation))
 
     def wake_all(self) -> None:
-        """Nothing will be told any more: whoever waits sees why."""
+        """Nothing is known of what they wait for: all look themselves."""
         with self._lock:
-            wakes = [wake for of_call in self._waiting.values() for wake in of_call]
+            wakes = [wake for of_one in self._waiting.values() for wake in of_one]
         for wake in wakes:
             wake()
 
-    def _ask(self, queue: Any) -> None:
-        with self._lock:
-            if self._is_asking or not self._waiting:
-                return
-            self._is_asking = True
-        try:
-            asked = queue.news.remote(encode((self.name,)))
-        except BaseException:
-            self._is_asking = False
-            raise
-        self._dispatcher.follow(asked, partial(self._take, queue))
-
-    def _take(self, queue: Any, result: Any) -> None:
-        """Wake those of whose calls there is news; all, where nothing is known of it: they look again."""
-        told: list[str] | None = None if isinstance(result, BaseException) else decode(result)
-        self._is_asking = False
+    def _take(self, queue: Any, incarnation: str, result: Any) -> None:
+        self._asked.discard(incarnation)
+        told: list[tuple[str, int]] | None = None if isinstance(result, BaseException) else decode(result)
         if told is None:
             self.wake_all()
             return
         with self._lock:
-            wakes = [wake for call_id in told for wake in self._waiting.get(call_id, ())]
+            wakes = [wake for one in told for wake in self._waiting.get(one, ())]
         for wake in wakes:
             wake()
-        self._ask(queue)
+        self.ask(queue, incarnation)

@@ -53,6 +53,8 @@ RETRY_PAUSE_S = 0.1
 REACH_S = 5.0
 LEAVE_S = 0.5
 """How long the end of a process waits for the controller to take its slots back."""
+OutcomesTold = tuple[CallInfo, list[tuple[int, Any]], str]
+"""The call queue's answer: the call, outcomes, and which incarnation of the queue says so."""
 REACHED_S = 3.0
 """A question that failed after so long had reached its actor."""
 
@@ -69,7 +71,7 @@ class Session:
         self._connection = connection()
         self.dispatcher = Dispatcher(self.process, find_controller, lambda: self.is_current)
         self._queue: Any = None
-        self._listener = Listener(self.dispatcher, self._call_queue)
+        self._listener = Listener(self.dispatcher)
         self._logs: Any = None
         self._greet()
         before_shutdown(self._connection, self._close)
@@ -281,43 +283,42 @@ class Session:
         self, call_id: str, first: int, limit: int, wait_s: float
     ) -> tuple[CallInfo, list[tuple[int, Any]]]:
         """The outcomes of inputs of a call; see `Backend`."""
-        listener = self._listener.name if wait_s > 0 else None
         until = time.monotonic() + wait_s
         while True:
             news = threading.Event()
-            self._listener.begin(call_id, news.set)
+            listener = self._listener.name if time.monotonic() < until else None
+            self._listener.begin(call_id, first, news.set)
             try:
-                told: tuple[CallInfo, list[tuple[int, Any]]]
-                told = self.ask_queue("outcomes", call_id, first, limit, listener)
-                if time.monotonic() >= until or not _is_to_come(told, first):
-                    return told
-                self._listener.ask()
-                news.wait(until - time.monotonic())
+                told: OutcomesTold = self.ask_queue("outcomes", call_id, first, limit, listener)
+                if listener is None or not _is_to_come(*told[:2], first):
+                    return told[0], told[1]
+                if self._queue is not None:  # Else the next look finds the one that there is now.
+                    self._listener.ask(self._queue, told[2])
+                    news.wait(until - time.monotonic())
             finally:
-                self._listener.end(call_id, news.set)
+                self._listener.end(call_id, first, news.set)
             self._check_current()
 
     async def outcomes_async(
         self, call_id: str, first: int, limit: int, wait_s: float
     ) -> tuple[CallInfo, list[tuple[int, Any]]]:
         """The same for a coroutine."""
-        listener = self._listener.name if wait_s > 0 else None
         until = time.monotonic() + wait_s
-        loop = asyncio.get_running_loop()
         while True:
             news = asyncio.Event()
-            wake = partial(_wake_on, loop, news)
-            self._listener.begin(call_id, wake)
+            wake = partial(_wake_on, asyncio.get_running_loop(), news)
+            listener = self._listener.name if time.monotonic() < until else None
+            self._listener.begin(call_id, first, wake)
             try:
-                told: tuple[CallInfo, list[tuple[int, Any]]]
-                told = await self.ask_queue_async("outcomes", call_id, first, limit, listener)
-                if time.monotonic() >= until or not _is_to_come(told, first):
-                    return told
-                self._listener.ask()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), until - time.monotonic())
+                told: OutcomesTold = await self.ask_queue_async("outcomes", call_id, first, limit, listener)
+                if listener is None or not _is_to_come(*told[:2], first):
+                    return told[0], told[1]
+                if self._queue is not None:
+                    self._listener.ask(self._queue, told[2])
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news.wait(), until - time.monotonic())
             finally:
-                self._listener.end(call_id, wake)
+                self._listener.end(call_id, first, wake)
             self._check_current()
 
     def _call_queue(self) -> Any:
@@ -400,9 +401,8 @@ class Session:
         )
 
 
-def _is_to_come(told: tuple[CallInfo, list[tuple[int, Any]]], first: int) -> bool:
+def _is_to_come(info: CallInfo, outcomes: Sequence[tuple[int, Any]], first: int) -> bool:
     """Whether the outcome of that input is not there, and may be later."""
-    info, outcomes = told
     return not outcomes and (info.size is None or first < info.size)
 
 

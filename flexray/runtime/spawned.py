@@ -3,8 +3,8 @@
 One rule: the store is written before anything is sent and before an outcome is told; so whoever restarts
 finds every batch that a container may have, and no outcome that was told is missing (protocol rule 7).
 
-Everything here happens on the dispatcher's thread, on one that has borrowed it, or while it waits for a
-write. In memory is a window of the inputs that wait.
+Everything here happens on the dispatcher's thread or on one that acts in its place (`Dispatcher.borrowed`);
+what other threads may ask says so. In memory is a window of the inputs that wait.
 """
 
 from __future__ import annotations
@@ -78,12 +78,31 @@ class _Progress:
 
 
 class SentAtOnce(NamedTuple):
-    """A call of one input that was kept, and sent where nothing has come in between."""
+    """A call of one input that was kept and sent."""
 
     call: Call
     effect: SendBatch | None = None
+    """None: its slot was given back in the same event, or sending failed; it waits for another."""
     answer: Any = None
     """What the container will say, as Ray's reference."""
+
+
+class _Step(NamedTuple):
+    """What follows from one event: what is to be written, and what is done once it is."""
+
+    effects: list[DispatchEffect]
+    outcomes: list[Outcome]
+    sent: list[SentBatch]
+    attempts: Mapping[int, int]
+    over: int | None
+    """The batch that was answered."""
+    dead: str | None
+    """The container that has died."""
+
+    @property
+    def changes_store(self) -> bool:
+        is_any = self.outcomes or self.sent or self.attempts
+        return bool(is_any) or self.over is not None or self.dead is not None
 
 
 class SpawnedPool(PoolClient):
@@ -140,7 +159,7 @@ class SpawnedPool(PoolClient):
         return mean_s is not None and mean_s <= SHORT_S
 
     def is_open(self, call: Call) -> bool:
-        """Whether an input of it, which is in memory, has no outcome, as far as another thread can tell."""
+        """Whether an input of it, which is in memory, has no outcome."""
         return call.number in self._calls
 
     def expect(self, count: int) -> None:
@@ -172,14 +191,14 @@ class SpawnedPool(PoolClient):
 
     @property
     def can_send(self) -> bool:
-        """Whether an input that comes now would be sent at once, as far as another thread can tell."""
+        """Whether an input that comes now would be sent at once."""
         is_first = not (self.waiting or self._recovery)
         return is_first and self._dispatch.has_free_slot and not self.is_gone
 
     def spawn_at_once(self, spawned: SpawnedCall, arguments: bytes) -> SentAtOnce | None:
         """Keep a call of one input and send it, with one write for both; None: it is to be added as others.
 
-        `take_soon` must follow.
+        `take_soon` or `take_later` must follow.
 
         Raises:
             ExecutionError: It cannot be written. Nothing of it is kept, and nothing was sent.
@@ -223,23 +242,38 @@ class SpawnedPool(PoolClient):
             return SentAtOnce(call)
 
     def take_soon(self, sent: SentAtOnce, wait_s: float) -> None:
-        """Take its answer in on this thread, which has borrowed nothing, if it comes within that time.
+        """Take its answer in on this thread, which acts for nobody, if that can be done within that time.
 
-        That saves two turns of threads; later it is taken in by the dispatcher's.
+        That saves two turns of threads. The dispatcher's thread does what is left, and what can't be written.
         """
-        effect = sent.effect
+        effect, until = sent.effect, time.monotonic() + wait_s
         if effect is None:
             return
         result: Any
         try:
-            result = ray.get(sent.answer, timeout=max(0.0, wait_s))
+            result = ray.get(sent.answer, timeout=wait_s)
         except GetTimeoutError:
-            self._dispatcher.follow(sent.answer, lambda late: self._take_answer(effect, late))
+            self.take_later(sent)
             return
         except RayError as error:
             result = error
-        with self._dispatcher.acting():
-            self._take_answer(effect, result)
+        with self._dispatcher.borrowed(until - time.monotonic()) as is_mine:
+            if not is_mine:
+                self._dispatcher.call_soon(lambda: self._take_answer(effect, result))
+                return
+            step = self._step(self._event_of_answer(effect, result))
+            try:
+                late = self._writer.run(lambda: self._write(step))
+            except ExecutionError:
+                self._dispatcher.call_soon(lambda: self._finish(step))
+            else:
+                self._carry_out(step, late)
+
+    def take_later(self, sent: SentAtOnce) -> None:
+        """Have the dispatcher's thread take its answer in."""
+        effect = sent.effect
+        if effect is not None:
+            self._dispatcher.follow(sent.answer, lambda late: self._take_answer(effect, late))
 
     def _begin(self, call: Call, arguments: bytes) -> list[DispatchEffect]:
         number = call.first
@@ -361,10 +395,13 @@ class SpawnedPool(PoolClient):
     # The store first.
 
     def _take(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> None:
+        self._finish(self._step(event, handles))
+
+    def _step(self, event: DispatchEvent, handles: Mapping[str, Any] = {}) -> _Step:
+        """What follows from an event; `_finish` must follow, or both of its halves."""
         answered = type(event) in (BatchReturned, BatchReclaimed)
         moved = self._dispatch.inputs_of(event.batch_id) if answered else ()  # type: ignore[union-attr]
         effects = self._handle(event, handles)
-        attempts = self._dispatch.later_attempts(moved)
         outcomes: list[Outcome] = []
         sent: list[SentBatch] = []
         for effect in effects:
@@ -374,15 +411,24 @@ class SpawnedPool(PoolClient):
                 sent.append(self._sent(effect))
         over = event.batch_id if type(event) is BatchReturned else None
         dead = event.container_id if type(event) is ContainerLost else None
-        late: set[int] = set()
-        if outcomes or sent or attempts or over is not None or dead is not None:
-            late = self._write(outcomes, sent, attempts, over, dead)
-        for effect in effects:
+        return _Step(effects, outcomes, sent, self._dispatch.later_attempts(moved), over, dead)
+
+    def _finish(self, step: _Step) -> None:
+        """Write it and carry it out; where it cannot be written, that is tried again until it can."""
+        late = self._until_written(lambda: self._write(step)) if step.changes_store else set()
+        self._carry_out(step, late)
+
+    def _carry_out(self, step: _Step, late: set[int]) -> None:
+        """What has been written, but for inputs that had an outcome before: they were cancelled, say."""
+        failure = next((outcome for outcome in step.outcomes if outcome[1] == START_FAILED), None)
+        if failure is not None:
+            self._fail_stored(failure[2])
+        for effect in step.effects:
             self._perform(effect)
-        if outcomes:
-            self._told(_news(outcomes, late))
-            self._count(outcomes)
-        if outcomes or (sent and self._stored):
+        if step.outcomes:
+            self._told(_news(step.outcomes, late))
+            self._count(step.outcomes)
+        if step.outcomes or (step.sent and self._stored):
             self._feed()
 
     def _count(self, outcomes: Iterable[Outcome]) -> None:
@@ -408,33 +454,18 @@ class SpawnedPool(PoolClient):
             attempts,
         )
 
-    def _write(
-        self,
-        outcomes: list[Outcome],
-        sent: list[SentBatch],
-        attempts: Mapping[int, int],
-        over: int | None,
-        dead: str | None,
-    ) -> set[int]:
-        """Returns inputs that had an outcome before: they were cancelled, say."""
-        store, now = self._store, time.time()
-
-        def write() -> set[int]:
-            late = store.settle(outcomes, now)
-            if over is not None:
-                store.delete_batch(self._dispatcher.process, self.number, over)
-            if dead is not None:
-                store.delete_batches_of(self._dispatcher.process, dead)
-            if attempts:
-                store.set_attempts(attempts)
-            if sent:
-                store.add_batches(sent)
-            return late
-
-        late = self._until_written(write)
-        failure = next((outcome for outcome in outcomes if outcome[1] == START_FAILED), None)
-        if failure is not None:
-            self._fail_stored(failure[2])
+    def _write(self, step: _Step) -> set[int]:
+        """Belongs into a write; returns inputs that had an outcome before."""
+        store, process = self._store, self._dispatcher.process
+        late = store.settle(step.outcomes, time.time())
+        if step.over is not None:
+            store.delete_batch(process, self.number, step.over)
+        if step.dead is not None:
+            store.delete_batches_of(process, step.dead)
+        if step.attempts:
+            store.set_attempts(step.attempts)
+        if step.sent:
+            store.add_batches(step.sent)
         return late
 
     def _until_written(self, write: Callable[[], R]) -> R:

@@ -34,7 +34,7 @@ from flexray.errors import (
     SerializationError,
 )
 from flexray.runtime import callqueue, spawned
-from flexray.runtime.faces import LISTENERS_MAX
+from flexray.runtime.faces import PARKED_THREADS
 from tests.fault.drivers import wait_for_line
 from tests.integration.conftest import NAMESPACE, Cluster
 from tests.integration.gates import Gate, in_background, results
@@ -296,27 +296,13 @@ def test_more_than_the_queue_has_threads_for_can_wait_in_one_process(gate: Gate)
 
     async def main() -> list[int]:
         call = await hold.spawn.aio(gate.folder, "x")
-        gets = [asyncio.ensure_future(call.get.aio()) for _ in range(2 * LISTENERS_MAX)]
+        gets = [asyncio.ensure_future(call.get.aio()) for _ in range(2 * PARKED_THREADS)]
         await asyncio.to_thread(wait_until, lambda: gate.entered)
         assert await asyncio.to_thread(wait_until, lambda: in_the_queue(parked)) == 1
         gate.open()
         return await asyncio.gather(*gets)
 
     assert len(set(asyncio.run(main()))) == 1
-
-
-def test_where_many_processes_wait_none_holds_a_thread_for_long() -> None:
-    def look(queue: Any) -> tuple[float, float, int]:
-        quiet = queue._listen_s()
-        queue._listeners["many"] = type("Many", (), {"parked": queue.loop.create_future(), "asked_at": 0.0})
-        queue._listeners.update({f"many-{n}": queue._listeners["many"] for n in range(LISTENERS_MAX)})
-        crowded = queue._listen_s()
-        queue._forget_deaf()
-        return quiet, crowded, len(queue._listeners)
-
-    quiet_s, crowded_s, left = in_the_queue(look)
-    assert crowded_s < 1.0 < quiet_s
-    assert left < LISTENERS_MAX, "those that ask no more are forgotten"
 
 
 def test_other_options_have_a_pool_of_their_own() -> None:

@@ -91,13 +91,18 @@ class Inbox:
         self.process = process
         self.controller = Handle()
         self.followed: dict[object, Callable[[Any], None]] = {}
+        self.is_idle = True
+        self.later: list[Callable[[], None]] = []
 
     def follow(self, ref: object, take: Callable[[Any], None]) -> None:
         self.followed[ref] = take
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
-        yield
+    def borrowed(self, _: float) -> Iterator[bool]:
+        yield self.is_idle
+
+    def call_soon(self, act: Callable[[], None]) -> None:
+        self.later.append(act)
 
     def wake(self, client: Any) -> None:
         pass
@@ -1028,6 +1033,31 @@ def test_an_answer_that_comes_soon_is_taken_in_by_whoever_has_spawned(queue: Que
     assert queue.told[call.number] == {0: (OK, b"soon")}
     assert queue.of(ONE).run.refs[-1] not in queue.inbox.followed
     assert spawn_at_once(queue, "fc-2", soon=encode_answer(answer((OK, b"next")))) is not None
+
+
+def test_an_answer_that_cannot_be_taken_in_soon_is_left_to_the_dispatchers_thread(queue: Queue) -> None:
+    hold(queue)
+    queue.inbox.is_idle = False
+    call = spawn_at_once(queue, soon=encode_answer(answer((OK, b"soon"))))
+    assert call is not None
+    assert call.number not in queue.told
+    queue.inbox.later.pop()()
+    assert queue.told[call.number] == {0: (OK, b"soon")}
+
+
+def test_an_outcome_that_cannot_be_written_soon_holds_up_nobody(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(queue)
+    with monkeypatch.context() as full:
+        full.setattr(queue.store, "settle", raising(ExecutionError("the disk is full")))
+        call = spawn_at_once(queue, soon=encode_answer(answer((OK, b"soon"))))
+    assert call is not None
+    assert call.number not in queue.told
+    queue.inbox.later.pop()()
+    assert queue.told[call.number] == {0: (OK, b"soon")}
+    assert not queue.pool._calls
+    assert not queue.store.batches()
 
 
 def test_a_container_that_dies_soon_is_known_to_be_dead(queue: Queue) -> None:
