@@ -64,8 +64,10 @@ KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
 SOON_S = 0.004
 """A short input that was sent at once is acknowledged with its outcome, if that comes within this time..."""
+WRITTEN_S = 0.004
+"""...and the wait was worth it if that is written within this time more."""
 GET_SOON_S = 0.010
-"""...and whoever asks within this time of the spawn waits to its end: news would take two requests more."""
+"""Whoever asks within this time of a spawn waits to its end: news would take two requests more."""
 FRESH_MAX = 4096
 """Calls of one input whose outcome is told without a look into the store."""
 FRESH_BYTES = 1024
@@ -277,11 +279,12 @@ class CallQueue:
         told = self._told_at_once[call.number] = []
         try:
             pool.take_soon(sent, max(0.0, until - time.monotonic()))
-        except Exception:
-            logger.exception("what follows from an answer to the call queue")
+        except Exception:  # It is kept: whoever has spawned it is told so.
+            logger.exception("an answer to the call queue is taken in again")
+            pool.take_later(sent)
         finally:
             del self._told_at_once[call.number]
-        self._patience.waited(in_vain=not told or time.monotonic() > until + SOON_S)
+        self._patience.waited(in_vain=not told or time.monotonic() > until + WRITTEN_S)
         over = told[0] if told and _is_small(told[0][1]) else None
         return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
 
@@ -387,25 +390,26 @@ class CallQueue:
         """
         fresh = self._fresh.get(self._fresh_number.get(call_id, 0))
         if fresh is not None and first == 0:
-            call, ready = fresh.call, []
             if listener is not None and fresh.outcome is None:
-                self._listen(listener, call, first)
                 await self._wait_soon(fresh)
             if fresh.outcome is not None:
-                ready = [fresh.outcome]
-            return await self._info(call), ready, self._incarnation
+                return await self._info(fresh.call), [fresh.outcome], self._incarnation
+            if not fresh.told.is_set():
+                if listener is not None:
+                    self._listen(listener, fresh.call, first)
+                return await self._info(fresh.call), [], self._incarnation
         call, found = await self._look(call_id, first, limit)
         ready = _without_gap(found)
-        is_to_come = not ready and (call.size is None or first < call.size)
-        if is_to_come and listener is not None:
+        if listener is not None and not ready and _is_to_come(call, first):
             self._listen(listener, call, first)  # First that, then another look: it may have come in between.
             call, found = await self._look(call_id, first, limit)
             ready = _without_gap(found)
-            if ready:
+            if ready or not _is_to_come(call, first):
                 self._tell_listeners(call.number, [first])
         return await self._info(call), ready, self._incarnation
 
     async def _wait_soon(self, fresh: _Fresh) -> None:
+        """Until there is news of a call that was spawned just now, where its input is short."""
         left_s = fresh.call.created_at + GET_SOON_S - time.time()
         if left_s > 0 and self._pools[fresh.call.pool].is_short:
             with contextlib.suppress(TimeoutError):
@@ -647,6 +651,11 @@ def _without_gap(found: Iterable[tuple[int | None, Any]]) -> list[tuple[int, Any
             break
         ready.append((status, payload))
     return ready
+
+
+def _is_to_come(call: Call, position: int) -> bool:
+    """Whether there is such an input, or may be later."""
+    return call.size is None or position < call.size
 
 
 def _unknown(call_id: str) -> NotFoundError:

@@ -52,6 +52,7 @@ from flexray.runtime.wire import (
 logger = logging.getLogger("flexray")
 
 IDLE_TICK_S = 1.0
+"""Where there is no pool in use and no schedule."""
 LIVENESS_EVERY_S = 2.0
 KEEP_PACKAGES_EVERY_S = 3600.0
 TIDY_EVERY_S = 30.0

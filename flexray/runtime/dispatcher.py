@@ -218,9 +218,9 @@ class Dispatcher:
                 break
             except Exception as error:  # noqa: BLE001  # Ray refuses in many ways; all are told to the callers.
                 self.call_soon(partial(self._give_up, error))
+                time.sleep(FIND_AGAIN_S)
                 if self._closed or not self._clients:
                     break
-                time.sleep(FIND_AGAIN_S)
         self.call_soon(self._watch_again)
 
     def _give_up(self, error: Exception) -> None:

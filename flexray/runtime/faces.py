@@ -17,6 +17,7 @@ from flexray.runtime.wire import decode, encode
 REQUESTS_MAX = 1_000_000
 """Requests under way at an actor on a loop: every dispatcher parks one per pool."""
 REQUEST_THREADS = 32
+"""Threads of the call queue for requests that are answered as soon as they can be."""
 PARKED_THREADS = 512
 """Threads of the call queue for processes that wait for news, one each; see `listening`."""
 

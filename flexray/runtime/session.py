@@ -289,15 +289,17 @@ class Session:
             listener = self._listener.name if time.monotonic() < until else None
             self._listener.begin(call_id, first, news.set)
             try:
+                self._check_current()
                 told: OutcomesTold = self.ask_queue("outcomes", call_id, first, limit, listener)
                 if listener is None or not _is_to_come(*told[:2], first):
                     return told[0], told[1]
-                if self._queue is not None:  # Else the next look finds the one that there is now.
-                    self._listener.ask(self._queue, told[2])
+                self._check_current()  # Ray may be going down: any call of it would start another.
+                queue = self._queue
+                if queue is not None:  # Else the next look finds the one that there is now.
+                    self._listener.ask(queue, told[2])
                     news.wait(until - time.monotonic())
             finally:
                 self._listener.end(call_id, first, news.set)
-            self._check_current()
 
     async def outcomes_async(
         self, call_id: str, first: int, limit: int, wait_s: float
@@ -310,16 +312,20 @@ class Session:
             listener = self._listener.name if time.monotonic() < until else None
             self._listener.begin(call_id, first, wake)
             try:
+                self._check_current()
                 told: OutcomesTold = await self.ask_queue_async("outcomes", call_id, first, limit, listener)
                 if listener is None or not _is_to_come(*told[:2], first):
                     return told[0], told[1]
-                if self._queue is not None:
-                    self._listener.ask(self._queue, told[2])
+                self._check_current()
+                queue = self._queue
+                if queue is not None:
+                    self._listener.ask(queue, told[2])
+                    # Not wait_for: before Python 3.12 that can swallow a cancellation.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(news.wait(), until - time.monotonic())
+                        async with asyncio.timeout(until - time.monotonic()):
+                            await news.wait()
             finally:
                 self._listener.end(call_id, first, wake)
-            self._check_current()
 
     def _call_queue(self) -> Any:
         if self._queue is None:

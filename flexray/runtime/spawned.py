@@ -3,8 +3,9 @@
 One rule: the store is written before anything is sent and before an outcome is told; so whoever restarts
 finds every batch that a container may have, and no outcome that was told is missing (protocol rule 7).
 
-Everything here happens on the dispatcher's thread or on one that acts in its place (`Dispatcher.borrowed`);
-what other threads may ask says so. In memory is a window of the inputs that wait.
+Everything here happens on the dispatcher's thread or on one that acts in its place (`Dispatcher.borrowed`),
+but for what is only looked at: any thread may see it a moment late. In memory is a window of the inputs that
+wait.
 """
 
 from __future__ import annotations
@@ -135,6 +136,8 @@ class SpawnedPool(PoolClient):
         self._sizes: dict[int, int] = {}
         """Bytes of the arguments in memory, by input."""
         self._bytes = 0
+        self._unfinished = 0
+        """Steps that could not be written yet."""
         self._unplaced_lock = threading.Lock()
         self._unplaced = 0
         """Inputs on the disk of which the dispatcher's thread has not heard yet."""
@@ -191,8 +194,8 @@ class SpawnedPool(PoolClient):
 
     @property
     def can_send(self) -> bool:
-        """Whether an input that comes now would be sent at once."""
-        is_first = not (self.waiting or self._recovery)
+        """Whether an input that comes now would be sent at once: all that came before is done with."""
+        is_first = not (self.waiting or self._recovery or self._unfinished)
         return is_first and self._dispatch.has_free_slot and not self.is_gone
 
     def spawn_at_once(self, spawned: SpawnedCall, arguments: bytes) -> SentAtOnce | None:
@@ -224,22 +227,27 @@ class SpawnedPool(PoolClient):
             raise
         if call is None:
             return None
-        sent = SentAtOnce(call)
+        own: SendBatch | None = None
         ((_, effects),) = begun
         for effect in effects:
             if type(effect) is SendBatch and effect.input_ids == (call.first,):
-                sent = self._send_at_once(call, effect)
+                own = effect
             else:
                 self._perform(effect)
-        self._take(StoredChanged(self._stored, 1))
+        sent = SentAtOnce(call) if own is None else self._send_at_once(call, own)
+        try:
+            self._take(StoredChanged(self._stored, 1))
+        except Exception:  # It was sent, and its answer must be taken in.
+            logger.exception("in pool %s", self.pool_id)
         return sent
 
     def _send_at_once(self, call: Call, effect: SendBatch) -> SentAtOnce:
         try:
             return SentAtOnce(call, effect, self._send(effect))
-        except RayError as error:
-            self._take_answer(effect, error)
-            return SentAtOnce(call)
+        except RayError as failure:
+            error = failure
+        self._dispatcher.call_soon(lambda: self._take_answer(effect, error))
+        return SentAtOnce(call)
 
     def take_soon(self, sent: SentAtOnce, wait_s: float) -> None:
         """Take its answer in on this thread, which acts for nobody, if that can be done within that time.
@@ -265,9 +273,18 @@ class SpawnedPool(PoolClient):
             try:
                 late = self._writer.run(lambda: self._write(step))
             except ExecutionError:
-                self._dispatcher.call_soon(lambda: self._finish(step))
-            else:
-                self._carry_out(step, late)
+                self._unfinished += 1
+                self._dispatcher.call_soon(lambda: self._finish_late(step))
+                return
+            self._carry_out(step, late)
+            if self._stored:
+                self._dispatcher.call_soon(self._feed)
+
+    def _finish_late(self, step: _Step) -> None:
+        try:
+            self._finish(step)
+        finally:
+            self._unfinished -= 1
 
     def take_later(self, sent: SentAtOnce) -> None:
         """Have the dispatcher's thread take its answer in."""
@@ -417,6 +434,8 @@ class SpawnedPool(PoolClient):
         """Write it and carry it out; where it cannot be written, that is tried again until it can."""
         late = self._until_written(lambda: self._write(step)) if step.changes_store else set()
         self._carry_out(step, late)
+        if step.outcomes or (step.sent and self._stored):
+            self._feed()
 
     def _carry_out(self, step: _Step, late: set[int]) -> None:
         """What has been written, but for inputs that had an outcome before: they were cancelled, say."""
@@ -428,8 +447,6 @@ class SpawnedPool(PoolClient):
         if step.outcomes:
             self._told(_news(step.outcomes, late))
             self._count(step.outcomes)
-        if step.outcomes or (step.sent and self._stored):
-            self._feed()
 
     def _count(self, outcomes: Iterable[Outcome]) -> None:
         """These inputs are over; calls of which nothing is open are not kept in mind."""

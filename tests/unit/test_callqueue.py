@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any, TypeVar
 import pytest
 
 from flexray.context import POSITIONS
-from flexray.core.status import OK, SpawnedCall
+from flexray.core.status import OK, Kept, SpawnedCall
 from flexray.errors import ExecutionError
 from flexray.runtime import callqueue
 from flexray.runtime.callqueue import CallQueue
 from flexray.runtime.callstore import Call
+from flexray.runtime.spawned import SentAtOnce
 from tests.waiting import wait_until
 
 R = TypeVar("R")
@@ -172,6 +175,89 @@ def test_where_many_listen_none_holds_a_thread_for_long(
     assert not any(one.done() for one in quiet)
     queue.settle(call, 0)
     assert [one.result(10) for one in quiet] == [[("fc-1", 0)]] * 2
+
+
+def test_a_get_that_comes_right_after_the_spawn_waits_a_moment_and_leaves_nothing(queue: Queue) -> None:
+    queue._pools[queue.number].is_short = True  # type: ignore[misc]
+    call = queue.spawn("fc-1", 1)._replace(created_at=time.time(), size=1, added=1)
+    queue.loop.call_soon_threadsafe(queue._note_fresh, call)
+    looking = queue.ask(queue.outcomes(call.id, 0, 1, "p"))
+    queue.settle(call, 0)
+    while not looking.result(10)[1]:  # This machine was busy for longer than that moment.
+        looking = queue.ask(queue.outcomes(call.id, 0, 1, None))
+    assert looking.result(10)[1] == [(OK, b"0")]
+    wait_until(lambda: not queue._listening)
+
+
+def test_a_get_of_what_does_not_end_soon_is_told_later(queue: Queue) -> None:
+    queue._pools[queue.number].is_short = True  # type: ignore[misc]
+    call = queue.spawn("fc-1", 1)._replace(created_at=time.time(), size=1, added=1)
+    queue.loop.call_soon_threadsafe(queue._note_fresh, call)
+    assert queue.look(call, 0) == []
+    queue.settle(call, 0)
+    assert queue.listen().result(10) == [("fc-1", 0)]
+    assert queue.look(call, 0) == [(OK, b"0")]
+
+
+class Pool:
+    """A pool with a free slot, whose answer comes when the test says so."""
+
+    pool_id, is_short, waiting, is_gone = "a/f", True, 0, False
+    config = SimpleNamespace(limits=SimpleNamespace(spawn_pending=10))
+
+    def __init__(self, queue: Queue, answer: Callable[[Call], None]) -> None:
+        self.queue = queue
+        self.answer = answer
+        self.later = 0
+
+    def spawn_at_once(self, spawned: SpawnedCall, _: bytes) -> SentAtOnce:
+        return SentAtOnce(self.queue.spawn(spawned.call_id, 1))
+
+    def is_open(self, _: Call) -> bool:
+        return True
+
+    def take_soon(self, sent: SentAtOnce, wait_s: float) -> None:
+        assert 0 <= wait_s <= callqueue.SOON_S
+        self.answer(sent.call)
+
+    def take_later(self, _: SentAtOnce) -> None:
+        self.later += 1
+
+
+def add_at_once(queue: Queue, answer: Callable[[Call], None], call_id: str = "fc-1") -> tuple[Pool, Kept]:
+    pool = Pool(queue, answer)
+    queue._pool_of["a/f"] = pool  # type: ignore[assignment]
+    queue._dispatcher = SimpleNamespace(borrowed=lambda: contextlib.nullcontext(True))  # type: ignore[assignment]
+    return pool, queue.add("a/f", SpawnedCall(call_id, "f", True, None), 0, [b"x"])
+
+
+def test_what_is_over_soon_is_acknowledged_with_its_outcome(queue: Queue) -> None:
+    pool, kept = add_at_once(queue, lambda call: queue.settle(call, 0))
+    assert (kept.accepted, kept.over, pool.later) == (1, (OK, b"0"), 0)
+    assert not queue._told_at_once
+
+
+def test_a_large_outcome_is_not_carried_along(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callqueue, "FRESH_BYTES", 0)
+    _, kept = add_at_once(queue, lambda call: queue.settle(call, 0))
+    assert (kept.accepted, kept.over) == (1, None)
+
+
+def test_what_is_not_over_soon_is_waited_for_every_other_time(queue: Queue) -> None:
+    waited: list[Call] = []
+    for number in range(4):
+        pool, kept = add_at_once(queue, waited.append, f"fc-{number}")
+        assert (kept.accepted, kept.over) == (1, None)
+        assert (len(waited), pool.later) == [(1, 0), (1, 1), (2, 0), (2, 1)][number]
+
+
+def test_what_was_sent_is_kept_whatever_becomes_of_its_answer(queue: Queue) -> None:
+    def fail(_: Call) -> None:
+        raise ValueError("not a Ray error")
+
+    pool, kept = add_at_once(queue, fail)
+    assert (kept.accepted, kept.over, pool.later) == (1, None, 1)
+    assert not queue._told_at_once
 
 
 def test_requests_of_a_queue_that_cannot_go_on_end_together(queue: Queue) -> None:

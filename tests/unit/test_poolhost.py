@@ -12,7 +12,7 @@ from ray.exceptions import RaySystemError
 from flexray.config import AutoscalerSettings, FunctionConfig, Gpu, Resources
 from flexray.core import ledger
 from flexray.core.events import Ticked
-from flexray.runtime.poolhost import Left, PoolHost
+from flexray.runtime.poolhost import Awake, Left, PoolHost
 from flexray.runtime.roster import Listed
 from flexray.runtime.wire import PoolSpec
 
@@ -66,7 +66,7 @@ def hosted(play: Callable[[FakeLauncher, Callable[..., PoolHost]], Awaitable[Non
         spec = PoolSpec("a/f", "a", "f", config, b"")
 
         def make(left: Left | None = None) -> PoolHost:
-            return PoolHost(spec, 1, launcher, {}, left=left)  # type: ignore[arg-type]
+            return PoolHost(spec, 1, launcher, Awake(), left=left)  # type: ignore[arg-type]
 
         await play(launcher, make)
 

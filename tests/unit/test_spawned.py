@@ -1054,8 +1054,10 @@ def test_an_outcome_that_cannot_be_written_soon_holds_up_nobody(
         call = spawn_at_once(queue, soon=encode_answer(answer((OK, b"soon"))))
     assert call is not None
     assert call.number not in queue.told
+    assert not queue.pool.can_send, "before that is written"
     queue.inbox.later.pop()()
     assert queue.told[call.number] == {0: (OK, b"soon")}
+    assert queue.pool.can_send
     assert not queue.pool._calls
     assert not queue.store.batches()
 
@@ -1075,6 +1077,7 @@ def test_what_cannot_be_sent_at_once_is_sent_again(queue: Queue) -> None:
     queue.of(ONE).run.raises = [ActorUnavailableError("for a moment", None)]
     call = spawn_at_once(queue, soon=AssertionError("nothing is waited for"))
     assert call is not None
+    queue.inbox.later.pop()()
     queue.wait(RESEND_S)
     queue.answer(ONE, (OK, b"done"))
     assert queue.told[call.number] == {0: (OK, b"done")}
