@@ -63,9 +63,7 @@ READY_S = 30.0
 KEPT_DAYS = 7.0
 """How long results are kept, unless FLEXRAY_RESULTS_KEPT_DAYS on the head node says otherwise."""
 SOON_S = 0.004
-"""A short input that was sent at once is acknowledged with its outcome, if that comes within this time..."""
-WRITTEN_S = 0.004
-"""...and the wait was worth it if that is written within this time more."""
+"""A short input that was sent at once is acknowledged with its outcome, if that comes within this time."""
 GET_SOON_S = 0.010
 """Whoever asks within this time of a spawn waits to its end: news would take two requests more."""
 FRESH_MAX = 4096
@@ -284,7 +282,7 @@ class CallQueue:
             pool.take_later(sent)
         finally:
             del self._told_at_once[call.number]
-        self._patience.waited(in_vain=not told or time.monotonic() > until + WRITTEN_S)
+        self._patience.waited(in_vain=not told or time.monotonic() > until)
         over = told[0] if told and _is_small(told[0][1]) else None
         return Kept(1, pool.waiting, pool.config.limits.spawn_pending, over=over)
 
