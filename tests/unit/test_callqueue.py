@@ -81,6 +81,8 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
         if one.parked is not None:
             queue.loop.call_soon_threadsafe(callqueue._release, one.parked)
     queue.loop.call_soon_threadsafe(queue.loop.stop)
+    wait_until(lambda: not queue.loop.is_running())
+    queue.loop.close()
 
 
 def test_whoever_finds_nothing_is_told_of_what_it_looked_for_and_of_nothing_else(queue: Queue) -> None:
