@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def head(folder: Path) -> Iterator[Head]:
 def _start_head(mine: Path) -> tuple[subprocess.Popen[bytes], Head | None]:
     """The process, and the head once it says that it runs; None: it has ended."""
     environment = {**_environment(mine), "RAY_AUTH_MODE": "token"}
-    port, dashboard_port, *other_ports = _free_ports(6)
+    port, dashboard_port, *other_ports = free_ports(6)
     flags = ["client-server-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
     flags = [f"ray-{flags[0]}", *flags[1:], "metrics-export-port"]
     command = [
@@ -134,11 +135,14 @@ def _start_head(mine: Path) -> tuple[subprocess.Popen[bytes], Head | None]:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=written, stderr=written
         )
-    wait_until(lambda: process.poll() is not None or HEAD_RUNS in log.read_text(), timeout_s=90)
+
+    def is_up() -> bool:
+        return HEAD_RUNS in log.read_text() and _listens(port) and _listens(other_ports[0])
+
+    wait_until(lambda: process.poll() is not None or is_up(), timeout_s=150)
     if process.poll() is not None:
         return process, None
     joining = {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    wait_until(lambda: _listens(port), timeout_s=60)
     client = f"ray://127.0.0.1:{other_ports[0]}"
     return process, Head(mine, joining, f"http://127.0.0.1:{dashboard_port}", client)
 
@@ -159,14 +163,6 @@ def _environment(folder: Path) -> dict[str, str]:
         "IPYTHONDIR": f"{folder}/ipython",
         "MPLCONFIGDIR": f"{folder}/matplotlib",
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _listens(port: int) -> bool:

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from tests.ports import free_ports
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def _start_head(
 ) -> tuple[subprocess.Popen[bytes], int]:
     """The head's process and port. Ray gives up now and then while it starts a node, so there are tries."""
     for number in range(1, HEADS_TRIED + 1):
-        port, *others = _free_ports(4)
+        port, *others = free_ports(4)
         mine = folder / f"head{number}"
         mine.mkdir()
         content, headwise = config(f"127.0.0.1:{port}"), {**environment, **FOR_THE_HEAD}
@@ -233,14 +233,6 @@ def cluster_config(node_types: Mapping[str, NodeType], gcs_address: str) -> dict
         "file_mounts_sync_continuously": False,
         **{name: [] for name in lists.split()},
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def _connect(address: str) -> None:
