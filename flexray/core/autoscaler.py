@@ -7,7 +7,7 @@ settings are hard bounds around it. With u slots per container, service time S a
 
     tau  = max(0.02, sqrt(2 (C + T) S / v) - S) within which, after a cold start, all of a backlog is to begin
     m(t) = max(0, t/S - (1 - cv2)/2)            further inputs that a slot picks up in t seconds
-    N(t) = busy t/S + sum over starts u (1 + m(t - max(C - age, 0.1 C)))
+    N(t) = min(busy t/S, t/L) + sum over starts u (1 + m(t - max(C - age, 0.1 C)))
     E    = Q + lam (C + tau) - N(C + tau)       inputs that today's containers will not have started by then
     extra = ceil(E / (u (1 + tau/S)))           where anything waits and E > 0
 
@@ -18,7 +18,9 @@ Q/k (C + T): least at k S = sqrt(2 (C + T) S / v), whence tau.
 How long each busy slot has been running is not known here. A slot met at a random moment is in equilibrium:
 its input has S (1 + cv2)/2 left on average and is over within t with the chance F(t), the integral of
 P(service > x)/S over 0..t; further inputs follow for the rest of t. Together these are t/S, exactly and for
-every distribution (the renewal theorem). It is too hopeful where long inputs began at the same moment.
+every distribution (the renewal theorem). It is too hopeful where long inputs follow short ones. So where
+nothing has ended for L seconds though something waited, longer than two service times and a cold start, the
+next end is taken to be as far away as the last, and S to be what has run over what has ended.
 
 Square-root staffing is from Borst, Mandelbaum and Reiman, Operations Research 52(1), 2004.
 """
@@ -246,7 +248,7 @@ def _first_loss(facts: Facts) -> float:
 def _supply(facts: Facts, until_s: float, lost: int) -> float:
     """Inputs that today's containers will have started within `until_s` (N of the module's formulas)."""
     service_s = max(facts.service_s or 0.0, SHORTEST_SERVICE_S)
-    busy = facts.assigned * until_s / service_s
+    busy = _ends_per_s(facts) * until_s
     if not facts.starting:
         return busy
     cold_s, soonest_s, first_loss = facts.cold_start_s, 0.1 * facts.cold_start_s, _first_loss(facts)
@@ -265,6 +267,12 @@ def _supply(facts: Facts, until_s: float, lost: int) -> float:
         1.0 + _more(facts, until_s - soonest_s)
     )
     return busy + facts.slots * supply
+
+
+def _ends_per_s(facts: Facts) -> float:
+    """How many inputs the busy slots end per second, each followed by another."""
+    ends_per_s = facts.assigned / max(facts.service_s or 0.0, SHORTEST_SERVICE_S)
+    return min(ends_per_s, 1.0 / facts.stalled_s) if facts.stalled_s else ends_per_s
 
 
 def _stale_after_s(facts: Facts) -> float:
@@ -289,9 +297,10 @@ def _starts_lost(facts: Facts) -> int:
 def _reason(facts: Facts, target: int, rule: Rule, level: int) -> Reason:
     gone_in_s = None
     if facts.demand and facts.service_s is not None:
-        slots = facts.assigned + facts.slots * facts.starting
-        if slots:
-            gone_in_s = (facts.demand + facts.held_back) * facts.service_s / slots + (
+        started_per_s = facts.slots * facts.starting / max(facts.service_s, SHORTEST_SERVICE_S)
+        ends_per_s = _ends_per_s(facts) + started_per_s
+        if ends_per_s:
+            gone_in_s = (facts.demand + facts.held_back) / ends_per_s + (
                 0.0 if facts.assigned else facts.cold_start_s
             )
     window_s = facts.settings.scaledown_window

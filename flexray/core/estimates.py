@@ -66,6 +66,13 @@ class ServiceTimes:
         """Mean seconds of the last 256 inputs (of a little more where a summary straddles the edge)."""
         return max(0.0, self._total) / self._count if self._count else None
 
+    def mean_with(self, unended_s: float) -> float | None:
+        """The same where these slot-seconds have run and ended nothing.
+
+        Time over ends is the most likely mean of exponential times of which some are cut short.
+        """
+        return (max(0.0, self._total) + unended_s) / self._count if self._count else None
+
     @property
     def cv2(self) -> float | None:
         """Variance over squared mean, at most 1; 1 until two samples are known, None before the first."""
@@ -116,6 +123,37 @@ class ServiceTimes:
         self._sum = math.fsum(self._sorted)
         self._squares = math.fsum(seconds * seconds for seconds in self._sorted)
         self._total = math.fsum(seconds for _, seconds in self._chunks)
+
+
+class Stall:
+    """How long busy slots have run since anything ended, while something waited.
+
+    Service times are known of what has ended. Where short inputs came before and long ones run, only this
+    tells of it.
+    """
+
+    __slots__ = ("_at", "_running", "slot_s")
+
+    def __init__(self) -> None:
+        self.slot_s = 0.0
+        """Seconds, those of all slots together."""
+        self._running = 0
+        self._at = 0.0
+
+    def observe(self, running: int, now: float, *, waiting: bool) -> None:
+        """So many slots are busy from now on; a slot may be free where nothing waits, so that begins anew."""
+        self.slot_s = self.slot_s + self._running * (now - self._at) if waiting else 0.0
+        self._running = running if waiting else 0
+        self._at = now
+
+    def ended(self) -> None:
+        """An input is over."""
+        self.slot_s = 0.0
+
+    @property
+    def mean_s(self) -> float:
+        """The same per slot that is busy now."""
+        return self.slot_s / self._running if self._running else 0.0
 
 
 class ColdStarts:

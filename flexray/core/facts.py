@@ -33,7 +33,9 @@ class Facts:
     unplaced: int = 0
     """Launches not begun, or not placed by Ray: no supply, withdrawn for nothing as soon as want drops."""
     service_s: float | None = None
-    """Mean service time; None while nothing has finished."""
+    """Mean service time, that of a stall included; None while nothing has finished."""
+    stalled_s: float = 0.0
+    """How long the slots that are taken have ended nothing though something waited; 0 while that is usual."""
     service_cv2: float | None = None
     """Squared coefficient of variation, at most 1; None counts as 1."""
     cold_start_s: float = 2.0

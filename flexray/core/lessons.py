@@ -6,10 +6,15 @@ them for a start, and a restarted controller those that the store has.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flexray.core.autoscaler import VALUE_OF_WAITING
-from flexray.core.estimates import Arrivals, ColdStarts, Learned, Occupancy, ServiceTimes
+from flexray.core.estimates import Arrivals, ColdStarts, Learned, Occupancy, ServiceTimes, Stall
 from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.prewarm import NextTick
+
+SHORTEST_STALL_S = 1.0
+"""That something has ended is reported a quarter of a second late, by thousands of callers later."""
 
 
 class Lessons:
@@ -22,13 +27,36 @@ class Lessons:
         self.occupancy = Occupancy()
         self.next_tick: NextTick | None = None
         """Of the function's declared schedule."""
+        self._stall = Stall()
         self._idling = Idling()
         self._periods = IdlePeriods()
 
-    def observe(self, load: int, window_s: float, now: float, *, busy: bool) -> None:
-        """Note how many slots could be used now, and whether anything waits or runs at all."""
-        self._idling.observe(load, now, self._loss_s)
+    def ended(self, count: int, total_s: float, sample_s: Iterable[float]) -> None:
+        """So many inputs have ended, after `total_s` seconds together and some of them after these."""
+        self.service.add_summary(count, total_s, sample_s)
+        self._stall.ended()
+
+    def observe(self, waiting: int, taken: int, window_s: float, now: float, *, busy: bool) -> None:
+        """Note how many inputs wait and how many slots are taken, and whether the pool is used at all."""
+        self._stall.observe(taken, now, waiting=waiting > 0)
+        self._idling.observe(waiting + taken, now, self._loss_s)
         self._periods.observe(window_s, now, busy=busy)
+
+    @property
+    def stalled_s(self) -> float:
+        """How long the slots that are taken have ended nothing, in the mean, though something waited.
+
+        0 while that is chance, or too short for a container to have helped: up to two service times and a
+        cold start.
+        """
+        seconds, service_s = self._stall.mean_s, self.service.mean
+        usual_s = max(SHORTEST_STALL_S, 2.0 * (service_s or 0.0), self.cold_starts.quantile())
+        return seconds if service_s is not None and seconds > usual_s else 0.0
+
+    @property
+    def service_s(self) -> float | None:
+        """Mean service time, that of a stall included; None while nothing has finished."""
+        return self.service.mean_with(self._stall.slot_s) if self.stalled_s else self.service.mean
 
     def idle_tail_s(self, level: int, window_s: float) -> float:
         """T for a container that is needed while the load is at `level` slots or above."""

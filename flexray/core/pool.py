@@ -223,7 +223,7 @@ class Pool:
         self.scaling.lessons.arrivals.add(arrived, now)
         if report.service.count:
             service = report.service
-            self.scaling.lessons.service.add_summary(service.count, service.total_s, service.sample_s)
+            self.scaling.lessons.ended(service.count, service.total_s, service.sample_s)
         caller.report = report
         caller.parked_at, caller.silent_s, caller.cut_off = now, 0.0, False
         caller.empty_since = now if report.is_empty else None

@@ -166,7 +166,7 @@ class Scaling:
         busy = bool(callers.demand or callers.assigned or callers.backlog)
         assigned = callers.assigned + callers.unseen_leases
         lessons, window_s = self.lessons, self.settings.scaledown_window
-        lessons.observe(callers.demand + assigned, window_s, now, busy=busy)
+        lessons.observe(callers.demand, assigned, window_s, now, busy=busy)
         if busy:
             self._active_at = now
         if not callers.demand:
@@ -187,7 +187,8 @@ class Scaling:
             starting=ledger.count(State.LOADING),
             starting_ages=self._starting_ages(now),
             unplaced=ledger.count(State.LAUNCHED),
-            service_s=None if self._single_use else lessons.service.mean,
+            service_s=None if self._single_use else lessons.service_s,
+            stalled_s=lessons.stalled_s,
             single_use=self._single_use,
             service_cv2=lessons.service.cv2,
             cold_start_s=lessons.cold_starts.quantile(),

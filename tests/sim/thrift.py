@@ -192,6 +192,31 @@ def what_a_leaving_node_has_is_replaced_first() -> None:
     _promise(count == 4, f"{count} of 4 containers on a node that will go are replaced at once")
 
 
+def _waits(*inputs: Input) -> Outcome:
+    """What becomes of these after 300 of 10 ms, the last of which ends before 10 s."""
+    trace = Trace("stalls", [*(Input(number / 50, 0.01) for number in range(300)), *inputs], 100.0)
+    return Simulation(trace, Ours(trace), seed=1).run()
+
+
+def a_long_input_after_short_ones_holds_up_nothing() -> None:
+    """What waits behind it gets a container about two cold starts later."""
+    outcome = _waits(Input(70.0, 60.0), Input(80.0, 0.01))
+    _promise(max(outcome.waits_s[300:]) < 3.5, f"it waits {max(outcome.waits_s[300:]):.1f} s")
+
+
+def many_long_inputs_after_short_ones_get_a_container_each() -> None:
+    """Where short inputs were the rule, it takes some cold starts more until that is known."""
+    waits_s = _waits(*[Input(70.0, 60.0)] * 500).waits_s[300:]
+    _promise(max(waits_s) < 12.0, f"the last of them waits {max(waits_s):.1f} s")
+
+
+def inputs_that_end_as_expected_are_no_stall() -> None:
+    """Ten run at a time, all of them for two seconds, and ten wait for their places: nothing is started."""
+    trace = Trace("rounds", [Input(at, 2.0) for at in (0.0, 8.0, 8.1) for _ in range(10)], 60.0, 4.0)
+    outcome = Simulation(trace, Ours(trace), seed=1).run()
+    _promise(outcome.launches == 10, f"{outcome.launches} containers for rounds of ten")
+
+
 THRIFT: tuple[Callable[[], None], ...] = (
     gaps_that_pay_are_bridged,
     gaps_that_do_not_pay_are_not_bridged,
@@ -204,4 +229,7 @@ THRIFT: tuple[Callable[[], None], ...] = (
     only_what_is_spare_is_given_up,
     whole_nodes_become_empty,
     what_a_leaving_node_has_is_replaced_first,
+    a_long_input_after_short_ones_holds_up_nothing,
+    many_long_inputs_after_short_ones_get_a_container_each,
+    inputs_that_end_as_expected_are_no_stall,
 )

@@ -61,6 +61,7 @@ def facts_of_any_kind(draw: st.DrawFn) -> Facts:
         starting_ages=tuple(ages),
         unplaced=draw(st.integers(0, 8)),
         service_s=draw(st.none() | seconds),
+        stalled_s=draw(st.sampled_from([0.0, 3.0, 1000.0])),
         service_cv2=draw(st.none() | st.floats(0, 1)),
         cold_start_s=draw(st.floats(0, 300)),
         stale_after_s=draw(st.none() | st.floats(1, 300)),
@@ -205,6 +206,17 @@ def test_the_backlog_rule_is_its_closed_form() -> None:
     decision = decide(known)
     assert decision.target == 5 + 2 + extra
     assert decision.reason.rule is Rule.BACKLOG
+
+
+def test_slots_that_have_ended_nothing_for_long_are_as_far_from_it_as_that() -> None:
+    known = given_facts(demand=1, assigned=8, ready=8, service_s=0.01)
+    assert decide(known).reason.rule is Rule.SOON
+    assert decide(replace(known, stalled_s=1.5)).reason.rule is Rule.SOON
+    stalled = decide(replace(known, stalled_s=1.8))
+    assert stalled.target == 9
+    assert str(stalled.reason) == "8 -> 9: 1 waiting would take 1.8 s, a new container is ready in 1.5 s"
+    slow = replace(known, service_s=100.0, demand=4)
+    assert decide(replace(slow, stalled_s=3.0)).target == decide(slow).target, "they end no sooner for that"
 
 
 @given(st.integers(1, 5_000), st.floats(0.2, 10), st.floats(0.5, 1e5))

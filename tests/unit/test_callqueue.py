@@ -231,6 +231,7 @@ class Pool:
 def add_at_once(queue: Queue, answer: Callable[[Call], None], call_id: str = "fc-1") -> tuple[Pool, Kept]:
     pool = Pool(queue, answer)
     queue._pool_of["a/f"] = pool  # type: ignore[assignment]
+    wait_until(queue._started.is_set)  # Until then nothing is added at once.
     queue._dispatcher = SimpleNamespace(borrowed=lambda: contextlib.nullcontext(True))  # type: ignore[assignment]
     return pool, queue.add("a/f", SpawnedCall(call_id, "f", True, None), 0, [b"x"])
 

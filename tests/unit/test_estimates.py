@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexray.core.estimates import Arrivals, ColdStarts, Occupancy, ServiceTimes, _Counted
+from flexray.core.estimates import Arrivals, ColdStarts, Occupancy, ServiceTimes, Stall, _Counted
 
 SECONDS = st.floats(0, 1e4)
 
@@ -45,6 +45,33 @@ def test_equal_service_times_have_no_spread() -> None:
     for _ in range(1000):
         times.add(0.1)
     assert times.cv2 == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_runs_and_has_not_ended_makes_the_mean_longer() -> None:
+    times = ServiceTimes()
+    assert times.mean_with(5.0) is None
+    for _ in range(4):
+        times.add(0.5)
+    assert times.mean_with(0.0) == times.mean
+    assert times.mean_with(10.0) == pytest.approx(3.0)
+
+
+def test_a_stall_is_the_time_of_busy_slots_while_something_waits_and_nothing_ends() -> None:
+    stall = Stall()
+    stall.observe(2, 0.0, waiting=True)
+    stall.observe(4, 1.0, waiting=True)
+    stall.observe(4, 3.0, waiting=True)
+    assert stall.slot_s == pytest.approx(2.0 + 8.0)
+    assert stall.mean_s == pytest.approx(2.5)
+    stall.ended()
+    stall.observe(4, 4.0, waiting=True)
+    assert stall.mean_s == pytest.approx(1.0)
+    stall.observe(4, 5.0, waiting=False)
+    assert stall.slot_s == stall.mean_s == 0.0
+    stall.observe(1, 9.0, waiting=True)  # Nothing waited until now.
+    assert stall.mean_s == 0.0
+    stall.observe(0, 10.0, waiting=True)
+    assert stall.mean_s == 0.0
 
 
 def test_rounding_errors_do_not_add_up() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -10,7 +11,7 @@ from flexray.core.autoscaler import GIVE_UP_AFTER, UNPLACED_MAX
 from flexray.core.callers import Callers
 from flexray.core.estimates import Learned
 from flexray.core.events import PoolEffect, Report, StartContainer, StopContainer
-from flexray.core.ledger import Container, Ledger, State
+from flexray.core.ledger import Container, LeaseOut, Ledger, State
 from flexray.core.prewarm import NextTick
 from flexray.core.scaling import Scaling
 
@@ -33,6 +34,15 @@ class Hand:
         caller = self.callers.get("d")
         assert caller is not None
         caller.report = Report("d", caller.report.number + 1, 0, waiting=inputs)
+        self.callers.recount("d", caller)
+
+    def take(self, container: Container, waiting: int) -> None:
+        """An input runs on this container, and so many wait."""
+        caller = self.callers.get("d")
+        assert caller is not None
+        caller.leases[1] = LeaseOut(1, container, "d", granted_at=0.0, listed_at=0)
+        report = caller.report
+        caller.report = replace(report, number=report.number + 1, assigned=1, waiting=waiting)
         self.callers.recount("d", caller)
 
     def run(self, now: float, *, ticked: bool = True, may_shrink: bool = True) -> list[PoolEffect]:
@@ -282,6 +292,28 @@ def test_containers_are_ready_before_a_tick_and_leave_soon_after_it() -> None:
     assert stops(hand.run(203.0)) == []
     hand.scaling.lessons.next_tick = NextTick(at=500.0)
     assert len(stops(hand.run(203.25))) == 1
+
+
+def test_a_stall_is_one_that_chance_and_late_reports_do_not_explain() -> None:
+    hand = Hand(max_containers=1)
+    burst(hand, 1, 0.0)  # Its cold start takes 1.5 s.
+    (container,) = hand.ledger.containers.values()
+
+    def stalled_s(service_s: float, waited_s: float) -> float:
+        hand.scaling.lessons.ended(256, 256 * service_s, [service_s])
+        hand.demand(0)
+        hand.scaling.facts(10.0)
+        hand.take(container, waiting=1)
+        hand.scaling.facts(10.0)
+        return hand.scaling.facts(10.0 + waited_s).stalled_s
+
+    assert stalled_s(0.1, 1.4) == 0.0
+    assert stalled_s(0.1, 1.6) == pytest.approx(1.6)
+    assert stalled_s(1.0, 1.9) == 0.0
+    assert stalled_s(1.0, 2.1) == pytest.approx(2.1)
+    assert hand.scaling.facts(12.56).service_s == pytest.approx(1.01)
+    hand.scaling.lessons.ended(1, 2.56, [2.56])
+    assert hand.scaling.facts(12.57).stalled_s == 0.0
 
 
 def test_what_was_learned_is_known_after_a_restart() -> None:

@@ -50,7 +50,7 @@ class Ours(Policy):
         assert caller is not None
         assert scaling is not None
         del caller.leases[lease.number]
-        scaling.lessons.service.add(service_s)
+        scaling.lessons.ended(1, service_s, (service_s,))
 
     def placed(self, container: Container) -> None:
         assert self._scaling is not None
