@@ -72,6 +72,11 @@ class Kept(NamedTuple):
     """False: the queue does not know the pool yet."""
 
 
+def is_to_come(size: int | None, position: int) -> bool:
+    """Whether a call has such an input or may have it later; its size is None while inputs are added."""
+    return size is None or position < size
+
+
 class CallInfo(NamedTuple):
     """What may be asked of a call."""
 

@@ -30,8 +30,19 @@ from typing import Any, TypeVar
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from flexray.context import POSITIONS
+from flexray.core.listeners import Listeners
 from flexray.core.patience import Patience
-from flexray.core.status import CANCELLED, FAILED, LOST, OK, START_FAILED, CallInfo, Kept, SpawnedCall
+from flexray.core.status import (
+    CANCELLED,
+    FAILED,
+    LOST,
+    OK,
+    START_FAILED,
+    CallInfo,
+    Kept,
+    SpawnedCall,
+    is_to_come,
+)
 from flexray.errors import ExecutionError, InputCancelledError, NotFoundError, OutputExpiredError
 from flexray.runtime import roster
 from flexray.runtime.callstore import Call, CallStore, SentBatch
@@ -90,17 +101,6 @@ class _Fresh:
     """Set when there is news."""
 
 
-@dataclass(slots=True)
-class _Listener:
-    """A process that waits for news of calls."""
-
-    asked_at: float
-    news: set[tuple[str, int]] = field(default_factory=set)
-    """(call, position) of which there is some."""
-    parked: asyncio.Future[None] | None = None
-    """Its request, where there is no news."""
-
-
 class CallQueue:
     """See the module. Its public methods are what others may ask: `faces.CallQueue` names them."""
 
@@ -110,9 +110,9 @@ class CallQueue:
         self._writer = GroupCommit(self._store)
         self._pools: dict[int, SpawnedPool] = {}
         self._pool_of: dict[str, SpawnedPool] = {}
-        self._listeners: dict[str, _Listener] = {}
-        self._listening: dict[int, tuple[str, dict[str, set[int]]]] = {}
-        """By the number of a call, its id, and who is to be told of news of which positions."""
+        self._listeners = Listeners()
+        self._parked: dict[str, asyncio.Future[None]] = {}
+        """Requests of listeners for which there is no news."""
         self._told_at_once: dict[int, list[tuple[int, Any]]] = {}
         """By the number of a call whose request waits for it, its outcome, when there is one."""
         self._incarnation = secrets.token_hex(4)
@@ -398,12 +398,12 @@ class CallQueue:
                 return await self._info(fresh.call), [], self._incarnation
         call, found = await self._look(call_id, first, limit)
         ready = _without_gap(found)
-        if listener is not None and not ready and _is_to_come(call, first):
+        if listener is not None and not ready and is_to_come(call.size, first):
             self._listen(listener, call, first)  # First that, then another look: it may have come in between.
             call, found = await self._look(call_id, first, limit)
             ready = _without_gap(found)
-            if ready or not _is_to_come(call, first):
-                self._tell_listeners(call.number, [first])
+            if ready or not is_to_come(call.size, first):
+                self._wake_listeners(call.number, [first])
         return await self._info(call), ready, self._incarnation
 
     async def _wait_soon(self, fresh: _Fresh) -> None:
@@ -418,48 +418,30 @@ class CallQueue:
 
         Waits a while for any. A newer request of the same listener takes the place of an older one.
         """
-        one = self._listeners.get(listener)
-        if one is None or incarnation != self._incarnation:
+        if incarnation != self._incarnation or not self._listeners.ask(listener, time.monotonic()):
             return None
-        one.asked_at = time.monotonic()
-        if one.parked is not None:
-            _release(one.parked)
-        if not one.news:
-            parked = one.parked = self.loop.create_future()
+        _release(self._parked.pop(listener, None))
+        if not self._listeners.has_news(listener):
+            parked = self._parked[listener] = self.loop.create_future()
             alarm = self.loop.call_later(self._listen_s(), _release, parked)
             await parked
             alarm.cancel()
-            if one.parked is not parked:
+            if self._parked.get(listener) is not parked:
                 return []  # What there is belongs to the newer one.
-        told, one.news = list(one.news), set()
-        return told
+            del self._parked[listener]
+        return self._listeners.take_news(listener)
 
     def _listen_s(self) -> float:
         """Less where many wait: each has a thread, and none is to be left without one for long."""
-        parked = sum(one.parked is not None and not one.parked.done() for one in self._listeners.values())
-        return LISTEN_S if parked < PARKED_THREADS // 2 else LISTEN_CROWDED_S
+        return LISTEN_S if len(self._parked) < PARKED_THREADS // 2 else LISTEN_CROWDED_S
 
     def _listen(self, listener: str, call: Call, position: int) -> None:
-        now = time.monotonic()
-        self._listeners.setdefault(listener, _Listener(now)).asked_at = now
-        _, listeners = self._listening.setdefault(call.number, (call.id, {}))
-        listeners.setdefault(listener, set()).add(position)
+        self._listeners.listen(listener, call.number, call.id, position, time.monotonic())
 
-    def _tell_listeners(self, number: int, positions: Collection[int]) -> None:
+    def _wake_listeners(self, number: int, positions: Collection[int]) -> None:
         """There is news of these positions of a call; of all, where there are none."""
-        call_id, listeners = self._listening.get(number, ("", {}))
-        for listener, wanted in list(listeners.items()):
-            told = wanted.intersection(positions) if positions else set(wanted)
-            wanted.difference_update(told)
-            if not wanted:
-                del listeners[listener]
-            one = self._listeners.get(listener)
-            if told and one is not None:
-                one.news.update((call_id, position) for position in told)
-                if one.parked is not None:
-                    _release(one.parked)
-        if not listeners:
-            self._listening.pop(number, None)
+        for listener in self._listeners.tell(number, positions):
+            _release(self._parked.get(listener))
 
     def _note_fresh(self, call: Call) -> None:
         self._fresh[call.number] = _Fresh(call._replace(size=1, added=1))
@@ -566,7 +548,7 @@ class CallQueue:
                 fresh.told.set()
                 if fresh.outcome is None or not _is_small(fresh.outcome[1]):
                     self._forget_fresh(number)  # It ended otherwise: the store knows how.
-            self._tell_listeners(number, outcomes)
+            self._wake_listeners(number, outcomes)
 
     def _tell_soon(self, news: Mapping[int, News]) -> None:
         """From another thread."""
@@ -583,7 +565,7 @@ class CallQueue:
             now = time.monotonic()
             for number in list(self._fresh):  # What expires is not to be told from memory.
                 self._forget_fresh(number)
-            self._forget_deaf()
+            self._listeners.forget(now - DEAF_S)
             try:
                 await self._write(lambda: self._store.expire(time.time() - self._kept_s))
                 for call in await self._write(self._store.growing_calls):
@@ -592,16 +574,6 @@ class CallQueue:
             except ExecutionError:  # The disk is full, say.
                 logger.exception("results were not swept")
             await asyncio.sleep(SWEEP_EVERY_S)
-
-    def _forget_deaf(self) -> None:
-        until = time.monotonic() - DEAF_S
-        for listener in [i for i, one in self._listeners.items() if one.asked_at < until]:
-            del self._listeners[listener]
-        for number, (_, listeners) in list(self._listening.items()):
-            for listener in listeners.keys() - self._listeners.keys():
-                del listeners[listener]
-            if not listeners:
-                del self._listening[number]
 
     # Threads.
 
@@ -633,8 +605,8 @@ GRAPH_INPUTS_MAX = 1000
 """Inputs of one call that a call graph shows."""
 
 
-def _release(parked: asyncio.Future[None]) -> None:
-    if not parked.done():
+def _release(parked: asyncio.Future[None] | None) -> None:
+    if parked is not None and not parked.done():
         parked.set_result(None)
 
 
@@ -649,11 +621,6 @@ def _without_gap(found: Iterable[tuple[int | None, Any]]) -> list[tuple[int, Any
             break
         ready.append((status, payload))
     return ready
-
-
-def _is_to_come(call: Call, position: int) -> bool:
-    """Whether there is such an input, or may be later."""
-    return call.size is None or position < call.size
 
 
 def _unknown(call_id: str) -> NotFoundError:

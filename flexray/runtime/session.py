@@ -22,7 +22,7 @@ from typing import Any
 import ray
 
 from flexray.config import AutoscalerSettings, FunctionConfig, FunctionSource
-from flexray.core.status import CallInfo, Kept, SpawnedCall
+from flexray.core.status import CallInfo, Kept, SpawnedCall, is_to_come
 from flexray.errors import Error, ExecutionError
 from flexray.runtime import shipping
 from flexray.runtime.deaths import cause_of
@@ -291,7 +291,7 @@ class Session:
             try:
                 self._check_current()
                 told: OutcomesTold = self.ask_queue("outcomes", call_id, first, limit, listener)
-                if listener is None or not _is_to_come(*told[:2], first):
+                if listener is None or told[1] or not is_to_come(told[0].size, first):
                     return told[0], told[1]
                 self._check_current()  # Ray may be going down: any call of it would start another.
                 queue = self._queue
@@ -314,7 +314,7 @@ class Session:
             try:
                 self._check_current()
                 told: OutcomesTold = await self.ask_queue_async("outcomes", call_id, first, limit, listener)
-                if listener is None or not _is_to_come(*told[:2], first):
+                if listener is None or told[1] or not is_to_come(told[0].size, first):
                     return told[0], told[1]
                 self._check_current()
                 queue = self._queue
@@ -405,11 +405,6 @@ class Session:
             has_exit=function.has_exit,
             interface=function.interface,
         )
-
-
-def _is_to_come(info: CallInfo, outcomes: Sequence[tuple[int, Any]], first: int) -> bool:
-    """Whether the outcome of that input is not there, and may be later."""
-    return not outcomes and (info.size is None or first < info.size)
 
 
 def _wake_on(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:

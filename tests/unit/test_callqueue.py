@@ -77,9 +77,8 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
     monkeypatch.setattr(callqueue, "cluster_id", lambda: "cluster")
     queue = Queue()
     yield queue
-    for one in queue._listeners.values():
-        if one.parked is not None:
-            queue.loop.call_soon_threadsafe(callqueue._release, one.parked)
+    for parked in list(queue._parked.values()):
+        queue.loop.call_soon_threadsafe(callqueue._release, parked)
     queue.loop.call_soon_threadsafe(queue.loop.stop)
     wait_until(lambda: not queue.loop.is_running())
     queue.loop.close()
@@ -95,7 +94,7 @@ def test_whoever_finds_nothing_is_told_of_what_it_looked_for_and_of_nothing_else
     assert queue.look(call, 1) == [(OK, b"1")]
     queue.settle(other, 0)
     assert queue.listen().result(10) == [("fc-2", 0)], "kept until it is asked for"
-    assert not queue._listening
+    assert queue._listeners.is_empty
 
 
 def test_whoever_finds_it_at_the_second_look_ends_nobody_elses_waiting(
@@ -132,13 +131,12 @@ def test_a_call_that_ends_is_news_of_all_its_inputs(queue: Queue) -> None:
 def test_nobody_listens_for_what_will_never_be(queue: Queue) -> None:
     call = queue.spawn("fc-1", 2)
     assert queue.look(call, 2) == []
-    assert not queue._listening
+    assert queue._listeners.is_empty
 
 
 def test_a_look_without_a_listener_leaves_nothing(queue: Queue) -> None:
     assert queue.look(queue.spawn("fc-1", 1), 0, listener=None) == []
-    assert not queue._listening
-    assert not queue._listeners
+    assert queue._listeners.is_empty
 
 
 def test_whoever_listened_to_an_earlier_process_or_is_forgotten_must_look_again(queue: Queue) -> None:
@@ -146,17 +144,16 @@ def test_whoever_listened_to_an_earlier_process_or_is_forgotten_must_look_again(
     assert queue.listen().result(10) is None
     queue.look(call, 0)
     assert queue.ask(queue.news("p", "earlier")).result(10) is None
-    queue._listeners["p"].asked_at -= callqueue.DEAF_S
-    queue.loop.call_soon_threadsafe(queue._forget_deaf)
+    queue.loop.call_soon_threadsafe(queue._listeners.forget, time.monotonic() + 1.0)
     assert queue.listen().result(10) is None
-    assert not queue._listening
+    assert queue._listeners.is_empty
 
 
 def test_a_newer_request_for_news_takes_the_place_of_an_older_one(queue: Queue) -> None:
     call = queue.spawn("fc-1", 1)
     queue.look(call, 0)
     older = queue.listen()
-    wait_until(lambda: queue._listeners["p"].parked)
+    wait_until(lambda: "p" in queue._parked)
     newer = queue.listen()
     assert older.result(10) == []
     queue.settle(call, 0)
@@ -172,7 +169,7 @@ def test_where_many_listen_none_holds_a_thread_for_long(
     for name in "abc":
         queue.look(call, 0, listener=name)
     quiet = [queue.listen(name) for name in "ab"]
-    wait_until(lambda: all(queue._listeners[name].parked for name in "ab"))
+    wait_until(lambda: queue._parked.keys() == {"a", "b"})
     assert queue.listen("c").result(10) == []
     assert not any(one.done() for one in quiet)
     queue.settle(call, 0)
@@ -189,8 +186,7 @@ def test_a_get_that_comes_right_after_the_spawn_waits_a_moment_and_leaves_nothin
     looking = queue.ask(queue.outcomes(call.id, 0, 1, "p"))
     queue.settle(call, 0)
     assert looking.result(10)[1] == [(OK, b"0")]
-    assert not queue._listeners
-    assert not queue._listening
+    assert queue._listeners.is_empty
 
 
 def test_a_get_of_what_does_not_end_soon_is_told_later(queue: Queue) -> None:
