@@ -393,6 +393,7 @@ class BaseContainer:
 
     def output(self, dispatcher_id: str) -> list[tuple[StandardStream, str]]:
         """What this dispatcher's inputs have printed since the last message to it."""
+        self._capture.look()
         return self._capture.drain(dispatcher_id)
 
 

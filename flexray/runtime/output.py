@@ -1,15 +1,22 @@
 """Catches what user code prints in a container, by the caller whose input printed it.
 
 One rule: a line belongs to the dispatcher whose input runs in this context; where the context says nothing
-(a thread of the user's own) and one dispatcher alone has inputs here, it belongs to that one. What is printed
-before the first input, by enter hooks, belongs to the dispatcher of that input.
+(a thread of the user's own, a subprocess) and one dispatcher alone has inputs here, it belongs to that one.
+What is printed before the first input, by enter hooks, belongs to the dispatcher of that input.
+
+Subprocesses, forks and libraries in C write to the descriptors of this process, which are files of Ray's:
+what is new there is read whenever something is printed, begins, ends or is fetched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 import sys
 import threading
+from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -39,14 +46,25 @@ class Capture:
         self._early: deque[tuple[Stream, str]] | None = deque()
         """Printed by enter hooks, before anybody had an input here; None: given to whoever had the first."""
         self._early_size = 0
+        self._files: dict[Stream, _File] = {}
+        self._journal: Callable[[Stream, str], None] | None = None
+        self._is_fork = False
 
     def install(self, journal: Callable[[Stream, str], None] | None) -> None:
-        """Replace sys.stdout and sys.stderr of this process; the journal is told all that they are given."""
-        sys.stdout = _Router(self, "stdout", sys.stdout, journal)
-        sys.stderr = _Router(self, "stderr", sys.stderr, journal)
+        """Replace sys.stdout and sys.stderr of this process; the journal is told all that is printed."""
+        self._journal = journal
+        for number, stream in enumerate(STREAMS, start=1):
+            self._files[stream] = _File(number)
+        sys.stdout = _Router(self, "stdout", sys.stdout)
+        sys.stderr = _Router(self, "stderr", sys.stderr)
+        os.register_at_fork(after_in_child=self._leave_it_to_the_parent)
+
+    def _leave_it_to_the_parent(self) -> None:
+        self._is_fork = True
 
     def begin(self, dispatcher_id: str) -> None:
         with self._lock:
+            self._read_files()
             self._active[dispatcher_id] = self._active.get(dispatcher_id, 0) + 1
             early, self._early = self._early, None
             for stream, text in early or ():
@@ -55,6 +73,7 @@ class Capture:
     def end(self, dispatcher_id: str) -> None:
         """An input is over: what it left without a newline is a line."""
         with self._lock:
+            self._read_files(to_the_end=sum(self._active.values()) == 1)
             self._active[dispatcher_id] -= 1
             if not self._active[dispatcher_id]:
                 del self._active[dispatcher_id]
@@ -64,17 +83,36 @@ class Capture:
                         self._add(dispatcher_id, stream, rest + "\n")
 
     def write(self, stream: Stream, text: str) -> bool:
-        """Keep the text; False where it belongs to nobody."""
-        dispatcher_id = current_dispatcher.get()
+        """Keep the text; False where it is to be written to the file, for it belongs to nobody here."""
+        if self._is_fork:
+            return False
         with self._lock:
-            if dispatcher_id is None:
-                if self._early is not None:
-                    return self._keep_early(self._early, stream, text)
-                if len(self._active) != 1:
-                    return False
-                dispatcher_id = next(iter(self._active))
-            self._write(dispatcher_id, stream, text)
-            return True
+            self._read_files()
+            kept = self._keep(current_dispatcher.get(), stream, text)
+        if self._journal is not None and (kept or not self._files[stream].is_followed):
+            self._journal(stream, text)
+        return kept
+
+    def _keep(self, dispatcher_id: str | None, stream: Stream, text: str) -> bool:
+        """Whether it belongs to some dispatcher: this one, or the only one that has inputs here."""
+        if dispatcher_id is None:
+            if self._early is not None:
+                self._keep_early(self._early, stream, text)
+                return True
+            if len(self._active) != 1:
+                return False
+            dispatcher_id = next(iter(self._active))
+        self._write(dispatcher_id, stream, text)
+        return True
+
+    def _read_files(self, *, to_the_end: bool = False) -> None:
+        """Take in what was written past Python since the last look."""
+        for stream, file in self._files.items():
+            text = file.read(to_the_end=to_the_end)
+            if text:
+                self._keep(None, stream, text)
+                if self._journal is not None:
+                    self._journal(stream, text)
 
     def _write(self, dispatcher_id: str, stream: Stream, text: str) -> None:
         whole = self._partial.pop((dispatcher_id, stream), "") + text
@@ -87,12 +125,16 @@ class Capture:
         elif rest:
             self._partial[dispatcher_id, stream] = rest
 
-    def _keep_early(self, early: deque[tuple[Stream, str]], stream: Stream, text: str) -> bool:
+    def _keep_early(self, early: deque[tuple[Stream, str]], stream: Stream, text: str) -> None:
         early.append((stream, text))
         self._early_size += len(text)
         while self._early_size > KEPT_CHARACTERS and len(early) > 1:
             self._early_size -= len(early.popleft()[1])
-        return True
+
+    def look(self) -> None:
+        """Take in what subprocesses of inputs that run have written."""
+        with self._lock:
+            self._read_files()
 
     def drain(self, dispatcher_id: str) -> list[tuple[Stream, str]]:
         """(stream, whole lines) printed for this dispatcher since the last call."""
@@ -111,6 +153,37 @@ class Capture:
         self._sizes[dispatcher_id] = size
 
 
+class _File:
+    """The file behind a descriptor of this process: what is new in it, line by line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.is_followed = False
+        """Not where it is no file, for Ray rotates its logs, or where there is no `/proc`."""
+        self._rest = ""
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                self._file = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+                self._at = os.fstat(self._file).st_size
+                self.is_followed = True
+
+    def read(self, *, to_the_end: bool) -> str:
+        """Whole lines; to the end, what has no newline gets one."""
+        if not self.is_followed:
+            return ""
+        since, self._at = self._at, os.fstat(self._file).st_size
+        if self._at <= since and not (to_the_end and self._rest):
+            return ""
+        since = max(since, self._at - KEPT_CHARACTERS)
+        written = os.pread(self._file, max(0, self._at - since), since)
+        lines, newline, rest = (self._rest + self._decoder.decode(written)).rpartition("\n")
+        self._rest = last_written(rest)
+        text = lines + newline
+        if self._rest and (to_the_end or len(self._rest) > LINE_MAX):
+            text, self._rest = f"{text}{self._rest}\n", ""
+        return text
+
+
 class _Router(io.TextIOBase):
     """A standard stream that gives the capture what it can place, and the rest to the stream behind it."""
 
@@ -119,18 +192,15 @@ class _Router(io.TextIOBase):
         capture: Capture,
         stream: Stream,
         behind: TextIO,
-        journal: Callable[[Stream, str], None] | None,
     ) -> None:
         self._capture = capture
-        self._journal = journal
         self._stream = stream
         self._behind = behind
 
     def write(self, text: str) -> int:
-        if text and self._journal is not None:
-            self._journal(self._stream, text)
         if text and not self._capture.write(self._stream, text):
             self._behind.write(text)
+            self._behind.flush()  # It is read from the file.
         return len(text)
 
     def flush(self) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -60,6 +62,21 @@ def logs(_: object) -> None:
 def fails_loudly(_: object) -> None:
     print("last words")
     raise ValueError
+
+
+@app.function(cpu=0, max_containers=4)
+def runs_programs(_: object) -> None:
+    print("in Python")
+    subprocess.run(["sh", "-c", "echo from a program; echo in trouble >&2"], check=True)
+    process = multiprocessing.get_context("fork").Process(target=print, args=("from a fork",))
+    process.start()
+    process.join()
+
+
+@app.function(cpu=0, max_containers=1)
+def runs_a_slow_program(folder: Path) -> None:
+    wait = f"until [ -e {folder}/end ]; do sleep 0.05; done"
+    subprocess.run(["sh", "-c", f"echo it begins; {wait}"], check=True)
 
 
 @app.function(cpu=0, max_containers=4)
@@ -137,6 +154,23 @@ def test_lines_written_in_pieces_arrive_whole(capsys: pytest.CaptureFixture[str]
 def test_lines_of_threads_arrive(capsys: pytest.CaptureFixture[str]) -> None:
     in_a_thread.remote(0)
     assert capsys.readouterr().out == "in_a_thread | from a thread\n"
+
+
+def test_lines_of_programs_and_forks_arrive_in_their_place(capsys: pytest.CaptureFixture[str]) -> None:
+    runs_programs.remote(1)
+    printed = capsys.readouterr()
+    assert printed.out == (
+        "runs_programs | in Python\nruns_programs | from a program\nruns_programs | from a fork\n"
+    )
+    assert printed.err == "runs_programs | in trouble\n"
+
+
+def test_lines_of_a_program_arrive_while_it_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    call = in_background(lambda: runs_a_slow_program.remote(tmp_path))
+    wait_until(lambda: capsys.readouterr().out == "runs_a_slow_program | it begins\n", timeout_s=20)
+    assert not call.done()
+    (tmp_path / "end").touch()
+    call.result(20)
 
 
 def test_log_records_arrive(capsys: pytest.CaptureFixture[str]) -> None:
