@@ -25,6 +25,8 @@ Lines = Callable[[int], "list[Text]"]
 
 
 Stream = Literal["stdout", "stderr"]
+Written = tuple[Stream, str, bool]
+"""Where a container wrote, what, and whether it is in Ray's log of that process, too."""
 
 
 def relay(function_name: str, text: str, stream: Stream) -> None:

@@ -200,7 +200,10 @@ def _by_backlog(facts: Facts, lost: int) -> tuple[int, Rule, int]:
     excess = facts.demand + facts.held_back + facts.arrival_rate * until_s - _supply(facts, until_s, lost)
     if excess <= 1e-9:  # Not 0: rounding must not start a container.
         return live, Rule.SOON, 0
-    return base + math.ceil(excess / (facts.slots * _per_slot(facts))), Rule.BACKLOG, 0
+    extra = math.ceil(excess / (facts.slots * _per_slot(facts)))
+    if facts.stalled_s:  # No more than where nothing at all is known.
+        extra = min(extra, max(0, _ramp(facts.stalled_s) - (facts.starting - lost)))
+    return base + extra, Rule.BACKLOG, 0
 
 
 def _with_buffer(facts: Facts) -> int:
@@ -217,9 +220,13 @@ def _backlog_slots(facts: Facts) -> float:
     inputs of a millisecond, so at most 128 containers start at once, and twice as many after each second.
     """
     if facts.service_s is None:
-        ramp = int(RAMP_FIRST * 2.0 ** min(max(0.0, facts.waited_s) / RAMP_DOUBLING_S, 20.0))
-        return min(facts.demand + facts.held_back, ramp * facts.slots)
+        return min(facts.demand + facts.held_back, _ramp(facts.waited_s) * facts.slots)
     return (facts.demand + facts.held_back) / _per_slot(facts)
+
+
+def _ramp(seconds: float) -> int:
+    """Containers that may be started after so long by who does not know how long inputs take."""
+    return int(RAMP_FIRST * 2.0 ** min(max(0.0, seconds) / RAMP_DOUBLING_S, 20.0))
 
 
 def _per_slot(facts: Facts) -> float:
@@ -300,9 +307,9 @@ def _reason(facts: Facts, target: int, rule: Rule, level: int) -> Reason:
         started_per_s = facts.slots * facts.starting / max(facts.service_s, SHORTEST_SERVICE_S)
         ends_per_s = _ends_per_s(facts) + started_per_s
         if ends_per_s:
-            gone_in_s = (facts.demand + facts.held_back) / ends_per_s + (
-                0.0 if facts.assigned else facts.cold_start_s
-            )
+            gone_in_s = (facts.demand + facts.held_back) / ends_per_s
+            if started_per_s and (facts.stalled_s or not facts.assigned):
+                gone_in_s += facts.cold_start_s
     window_s = facts.settings.scaledown_window
     return Reason(
         rule=rule,

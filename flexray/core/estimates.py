@@ -126,34 +126,46 @@ class ServiceTimes:
 
 
 class Stall:
-    """How long busy slots have run since anything ended, while something waited.
+    """For how long slots have run and ended nothing while something waited.
 
     Service times are known of what has ended. Where short inputs came before and long ones run, only this
-    tells of it.
+    tells of it. Time counts once a report has come after it that tells of no end: whoever is paused, or late,
+    may have seen many.
     """
 
-    __slots__ = ("_at", "_running", "slot_s")
+    __slots__ = ("_at", "_running", "_slot_s", "seconds", "slot_s", "unconfirmed_s")
 
     def __init__(self) -> None:
+        self.seconds = 0.0
         self.slot_s = 0.0
-        """Seconds, those of all slots together."""
+        """The seconds of all slots that ran meanwhile, together."""
+        self.unconfirmed_s = 0.0
+        """Seconds since the last report."""
+        self._slot_s = 0.0
+        """The same, of all slots."""
         self._running = 0
         self._at = 0.0
 
     def observe(self, running: int, now: float, *, waiting: bool) -> None:
-        """So many slots are busy from now on; a slot may be free where nothing waits, so that begins anew."""
-        self.slot_s = self.slot_s + self._running * (now - self._at) if waiting else 0.0
+        """So many slots are busy from now on; where nothing waits one may be free, so that begins anew."""
+        if not waiting:
+            self.ended()
+        elif self._running:
+            self.unconfirmed_s += now - self._at
+            self._slot_s += min(running, self._running) * (now - self._at)
         self._running = running if waiting else 0
         self._at = now
 
+    def confirm(self) -> None:
+        """A report of whoever has busy slots tells of nothing that ended."""
+        self.seconds += self.unconfirmed_s
+        self.slot_s += self._slot_s
+        self.unconfirmed_s = self._slot_s = 0.0
+
     def ended(self) -> None:
         """An input is over."""
-        self.slot_s = 0.0
-
-    @property
-    def mean_s(self) -> float:
-        """The same per slot that is busy now."""
-        return self.slot_s / self._running if self._running else 0.0
+        self.seconds = self.slot_s = self.unconfirmed_s = self._slot_s = 0.0
+        self._running = 0  # What has passed since the last look was before that.
 
 
 class ColdStarts:

@@ -6,6 +6,7 @@ them for a start, and a restarted controller those that the store has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from flexray.core.autoscaler import VALUE_OF_WAITING
@@ -14,7 +15,7 @@ from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.prewarm import NextTick
 
 SHORTEST_STALL_S = 1.0
-"""That something has ended is reported a quarter of a second late, by thousands of callers later."""
+"""What has ended at one caller is reported up to a quarter of a second after what has not at another."""
 
 
 class Lessons:
@@ -42,16 +43,30 @@ class Lessons:
         self._idling.observe(waiting + taken, now, self._loss_s)
         self._periods.observe(window_s, now, busy=busy)
 
+    def nothing_ended(self) -> None:
+        """A report of whoever has busy slots tells of no end."""
+        self._stall.confirm()
+
     @property
     def stalled_s(self) -> float:
-        """How long the slots that are taken have ended nothing, in the mean, though something waited.
+        """How long nothing has ended though something waited and slots ran.
 
-        0 while that is chance, or too short for a container to have helped: up to two service times and a
-        cold start.
+        0 while that is usual: up to two service times it may be chance, and up to a cold start no container
+        would have helped.
         """
-        seconds, service_s = self._stall.mean_s, self.service.mean
-        usual_s = max(SHORTEST_STALL_S, 2.0 * (service_s or 0.0), self.cold_starts.quantile())
-        return seconds if service_s is not None and seconds > usual_s else 0.0
+        return self._stall.seconds if self._stall.seconds > self._usual_s else 0.0
+
+    @property
+    def wants_report(self) -> bool:
+        """Nothing was heard for so long that this is a stall, unless whoever has slots says otherwise."""
+        return self._stall.unconfirmed_s > self._usual_s
+
+    @property
+    def _usual_s(self) -> float:
+        service_s = self.service.mean
+        if service_s is None:
+            return math.inf
+        return max(SHORTEST_STALL_S, 2.0 * service_s, self.cold_starts.quantile())
 
     @property
     def service_s(self) -> float | None:

@@ -198,6 +198,8 @@ class Pool:
         ticked = isinstance(event, Ticked | SettingsChanged | Redeployed | NodeLeaving)
         self._effects += self.scaling.run(now, ticked=ticked, may_shrink=not self.recovering)
         self._stop_drained(now)
+        if ticked and self.scaling.lessons.wants_report:
+            self._ask_whether_anything_ended()
         self._answer(now)
         effects, self._effects = self._effects, []
         return effects
@@ -224,6 +226,8 @@ class Pool:
         if report.service.count:
             service = report.service
             self.scaling.lessons.ended(service.count, service.total_s, service.sample_s)
+        elif report.assigned:
+            self.scaling.lessons.nothing_ended()
         caller.report = report
         caller.parked_at, caller.silent_s, caller.cut_off = now, 0.0, False
         caller.empty_since = now if report.is_empty else None
@@ -617,6 +621,13 @@ class Pool:
         return [i for i, caller in self.callers if caller.silent_s >= DOUBTED_S]
 
     # Answers.
+
+    def _ask_whether_anything_ended(self) -> None:
+        """Answer whoever has busy slots, so that it reports again (see `Stall`)."""
+        for dispatcher_id, caller in self.callers:
+            if caller.counted_assigned:
+                caller.shown = False
+                self._changed[dispatcher_id] = None
 
     def _answer(self, now: float) -> None:
         if self.scaling.take_give_up():

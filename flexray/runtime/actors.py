@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from flexray.output import Stream
+from flexray.output import Written
 from flexray.runtime.parking import until, until_async
 from flexray.runtime.streams import GATHER_S, is_few
 from flexray.runtime.wire import LoadAnswer, ResultsMessage, encode_answer
@@ -71,7 +71,7 @@ class _Calls:
         self._container.cancel(dispatcher_id, batch_id, positions, interrupts)
 
     @_control
-    def output(self, dispatcher_id: str) -> list[tuple[Stream, str]]:
+    def output(self, dispatcher_id: str) -> list[Written]:
         """See `BaseContainer`."""
         return self._container.output(dispatcher_id)
 

@@ -25,7 +25,7 @@ from flexray.core.occupancy import HELLO_S, Arrival, Occupancy, Work
 from flexray.core.status import FAILED, LOST, OK, BatchKey
 from flexray.decorators import ENTER, EXIT
 from flexray.errors import DeserializationError
-from flexray.output import Stream as StandardStream
+from flexray.output import Written
 from flexray.runtime.farewell import before_sigterm_ends
 from flexray.runtime.journal import Journal
 from flexray.runtime.output import Capture
@@ -117,7 +117,7 @@ class BaseContainer:
             if spec.is_logged:
                 app = spec.app_id.partition(PINNED)[0]
                 self._journal = Journal(app, spec.function_name, self.name)
-            self._capture.install(None if self._journal is None else self._journal.write)
+            self._capture.install(self._journal)
             enter_container(spec.pool_id)
             code, config = unpack_function(spec.code), spec.config
             target = Target(code, spec.parameters, is_generator=config.is_generator)
@@ -141,6 +141,7 @@ class BaseContainer:
 
     def _close_journal(self, last: str = "") -> None:
         if self._journal is not None:
+            self._capture.look(to_the_end=True)
             if last:
                 self._journal.write("failure", last + "\n")
             self._journal.close()
@@ -324,7 +325,7 @@ class BaseContainer:
             wake()
 
     def _watch_times(self) -> None:
-        """Answer inputs that ran too long, forget old answers, and tell of a container that retires."""
+        """Answer inputs that ran too long, forget old answers, look for output, and tell of who retires."""
         assert self._spec is not None
         assert self._runner is not None
         every_s = min(WATCH_S, self._spec.config.timeout / 10)
@@ -333,6 +334,7 @@ class BaseContainer:
             with self._lock:
                 self._occupancy.expire(time.monotonic())
             self._runner.expire()
+            self._capture.look()
             if self._occupancy.retiring:  # Told again and again: the controller may be restarting.
                 self._tell_retired()
                 time.sleep(RETIRE_EVERY_S)
@@ -391,7 +393,7 @@ class BaseContainer:
             self._releases.setdefault(lease_number, []).append(wake)
         return WAIT
 
-    def output(self, dispatcher_id: str) -> list[tuple[StandardStream, str]]:
+    def output(self, dispatcher_id: str) -> list[Written]:
         """What this dispatcher's inputs have printed since the last message to it."""
         self._capture.look()
         return self._capture.drain(dispatcher_id)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -41,9 +42,15 @@ def before_sigterm_ends(action: Callable[[], None]) -> None:
 
     Ray's own handler lets a worker wait for its calls under way first; a container always has some, so it
     would neither die nor answer. Only Ray's handler runs on the main thread, as Python wants it of handlers.
+    Forks of it inherit the handler, and just end: `action` is not theirs.
     """
+    mine = os.getpid()
 
     def end(*_: Any, **__: Any) -> None:
+        if os.getpid() != mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         try:
             action()
         finally:

@@ -37,6 +37,15 @@ def find_call_queue() -> Any:
     return _head_actor(CALL_QUEUE_NAME, CallQueueActor)
 
 
+def shows_log_of(actor: Any) -> bool:
+    """Whether Ray prints that actor's log here itself: those of its own job, where `log_to_driver` is on."""
+    from ray._private.worker import global_worker  # noqa: PLC0415  # Changes with every ray.init.
+
+    printer = getattr(global_worker, "logger_thread", None)  # Neither has a public name.
+    prints = printer is not None and printer.is_alive()
+    return prints and actor._actor_id.job_id == global_worker.current_job_id  # noqa: SLF001
+
+
 def find_logs() -> Any:
     """The handle of the logs' actor; it is started if there is none, with what is kept.
 

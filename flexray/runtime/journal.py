@@ -36,7 +36,7 @@ class Journal:
 
     def __init__(self, app: str, function: str, container_id: str) -> None:
         self._of = (app, function, container_id)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # A finalizer may print in the middle of anything here.
         self._sending = threading.Lock()
         self._lines: deque[Printed] = deque()
         self._size = 0
@@ -47,9 +47,9 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._logs: Any = None
 
-    def write(self, stream: str, text: str) -> None:
-        """Take what was written to that stream; whole lines are sent."""
-        key = (threading.get_ident(), stream)
+    def write(self, stream: str, text: str, *, of_thread: bool = True) -> None:
+        """Take what this thread, or a program, has written to that stream; whole lines are sent."""
+        key = (threading.get_ident() if of_thread else 0, stream)
         with self._lock:
             whole, newline, rest = (self._partial.pop(key, "") + text).rpartition("\n")
             if newline:

@@ -57,6 +57,7 @@ from flexray.core.events import (
 from flexray.core.status import CANCELLED, FAILED, PoolView, Sink
 from flexray.errors import ExecutionError, NotFoundError
 from flexray.runtime.deaths import cause_of
+from flexray.runtime.head import shows_log_of
 from flexray.runtime.sinks import Stream, Waiter
 from flexray.runtime.wire import (
     FORGOTTEN,
@@ -256,7 +257,7 @@ class PoolClient:
                 handle = self._handles.get(batch.container_id)
                 if handle is not None:
                     ref = handle.output.remote(self._dispatcher.process)
-                    self._dispatcher.follow(ref, lambda result: self._relay(_value_or(result, [])))
+                    self._dispatcher.follow(ref, partial(self._relay_all, handle))
 
     def controller_lost(self) -> None:
         self._take(ControllerLost())
@@ -492,7 +493,7 @@ class PoolClient:
             return BatchUnreached(effect.batch_id)  # The container forgot that it had it.
         answer = decode_answer(result)
         if answer.output:
-            self._relay(answer.output)
+            self._relay(answer.output, self._handles.get(effect.lease.container_id))
         return BatchReturned(
             effect.batch_id,
             answer.statuses,
@@ -635,9 +636,13 @@ class PoolClient:
             self._dispatcher.follow(ref, one_ready)
         return True
 
-    def _relay(self, lines: list[tuple[output.Stream, str]]) -> None:
-        for stream, text in lines:
-            output.relay(self._name, text, stream)
+    def _relay_all(self, handle: Any, result: Any) -> None:
+        self._relay(_value_or(result, []), handle)
+
+    def _relay(self, lines: list[output.Written], handle: Any) -> None:
+        for stream, text, is_logged in lines:
+            if not (is_logged and handle is not None and shows_log_of(handle)):
+                output.relay(self._name, text, stream)
 
 
 def _dispatch_options(config: FunctionConfig) -> dict[str, Any]:

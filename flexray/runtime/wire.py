@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flexray.config import AutoscalerSettings, FunctionConfig, Interface
-from flexray.output import Stream
+from flexray.output import Written
 from flexray.serialization import Packed, Parts
 
 NAMESPACE = "flexray"
-PROTOCOL = 3
+PROTOCOL = 4
 """What messages between processes mean: raised with every change that an earlier FlexRay would not take."""
 EXIT_GRACE_S = 30.0
 """What exit hooks have."""
@@ -74,8 +74,8 @@ class AnswerMessage(NamedTuple):
     busy_s: float
     ran: int
     bounced: bool
-    output: list[tuple[Stream, str]]
-    """(stream, text) that inputs of this dispatcher printed since the last message to it."""
+    output: list[Written]
+    """What inputs of this dispatcher printed since the last message to it."""
 
 
 class ResultsMessage(NamedTuple):

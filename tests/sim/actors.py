@@ -242,7 +242,7 @@ class SimCaller:
         self.name = name
         self.spawned = spawned
         self.alive = True
-        self.stalled_until = 0.0
+        self.paused_until = 0.0
         scenario = world.scenario
         self.dispatch = Dispatch(
             name,
@@ -264,16 +264,16 @@ class SimCaller:
 
     def stands_still(self, action: Callable[[], None]) -> bool:
         """Whether the process is stopped; if so, the action follows when it goes on, in order of arrival."""
-        if self.world.now >= self.stalled_until:
+        if self.world.now >= self.paused_until:
             return False
         if not self.missed:
-            self.world.at(self.stalled_until, self.go_on)
+            self.world.at(self.paused_until, self.go_on)
         self.missed.append(action)
         return True
 
     def go_on(self) -> None:
-        if self.world.now < self.stalled_until:
-            self.world.at(self.stalled_until, self.go_on)
+        if self.world.now < self.paused_until:
+            self.world.at(self.paused_until, self.go_on)
             return
         missed, self.missed = self.missed, []
         for action in missed:

@@ -48,7 +48,7 @@ class Checks:
         self._demand = 0
         self._epoch = 0
         faults = world.scenario.faults
-        cut_off = faults.stall_caller or faults.lose or faults.slow
+        cut_off = faults.pause_caller or faults.lose or faults.slow
         self._knows_all = not (faults.restart_controller and cut_off)
         """No caller can be cut off while the controller restarts (invariant 5)."""
         self._patience_s = BESIDE_FREE_SLOT_S if world.scenario.is_calm else CUT_OFF_S
@@ -138,7 +138,7 @@ class Checks:
 
     def _waits(self, patience_s: float) -> None:
         world = self.world
-        waits = any(c.alive and world.now >= c.stalled_until and _demands(c) for c in world.callers.values())
+        waits = any(c.alive and world.now >= c.paused_until and _demands(c) for c in world.callers.values())
         free = waits and any(
             c.alive and c.ready and not c.occupancy.busy and not world.reachable_holders(c)
             for c in world.containers.values()

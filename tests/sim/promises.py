@@ -219,6 +219,36 @@ def _make_slow(world: World) -> None:
     world.service_time = lambda: next(times, 0.001)  # type: ignore[method-assign]
 
 
+def a_long_input_after_short_ones_holds_up_no_call() -> None:
+    """The pool asks whoever has slots whether anything has ended, and starts another container then."""
+    for seed in range(10):
+        settings = AutoscalerSettings(min_containers=1, max_containers=2)
+        world = World(Scenario(seed, callers=1, service_s=0.001, service_spread=0.0, settings=settings))
+        (caller,) = world.callers.values()
+        world.at(4.0, lambda c=caller: c.submit([0], patient=False))
+        world.at(7.0, lambda w=world: _make_slow(w))
+        world.at(7.1, lambda c=caller: c.submit([1], patient=False))
+        world.at(8.0, lambda c=caller: c.submit([2], patient=False))
+        _played(world, 14.0)
+        waited_s = (world.truth[2].settled_at or world.now) - 8.0
+        _promise(waited_s < 4.0, f"a call has waited {waited_s:.1f} s for a slot that ends nothing")
+
+
+def whoever_is_paused_or_late_is_no_stall() -> None:
+    """A caller, or the controller, that stands still for seconds with a short backlog starts nothing."""
+    for seed in range(60):
+        settings = AutoscalerSettings(min_containers=2)
+        world = World(Scenario(seed, callers=1, service_s=0.01, service_spread=0.0, settings=settings))
+        (caller,) = world.callers.values()
+        for number in range(20):
+            world.at(4.0 + number / 50, lambda c=caller, i=number: c.submit([i], patient=False))
+        world.at(4.5, lambda c=caller: c.submit(list(range(100, 200)), patient=True))
+        paused, until = (caller if seed % 2 else world), 5.0 + seed / 10
+        world.at(4.6, lambda p=paused, until=until: setattr(p, "paused_until", until))
+        _played(world, 20.0)
+        _promise(world.starts == 2, f"{world.starts} containers for what two do in half a second")
+
+
 def a_call_in_advance_beside_a_long_one_takes_a_few_hops() -> None:
     """A call that is admitted in advance and needs a slot more is told of at once."""
     settings = AutoscalerSettings(min_containers=3)
@@ -498,7 +528,7 @@ def a_restarted_controller_stops_nothing_that_is_held() -> None:
     caller = next(iter(world.callers.values()))
     world.at(0.0, lambda: caller.submit([0, 1], patient=False))
     world.at(3.0, lambda: caller.submit([2], patient=False))
-    world.at(3.1, lambda: setattr(caller, "stalled_until", 11.0))
+    world.at(3.1, lambda: setattr(caller, "paused_until", 11.0))
     world.at(3.2, world.restart_controller)
     _played(world, 12.0)
     _promise(world.epoch == 2, "the controller did not restart")
@@ -746,6 +776,8 @@ PROMISES: dict[str, Callable[[], None]] = {
         a_lost_verdict_comes_again,
         one_input_starts_one_container,
         no_input_waits_behind_a_long_one,
+        a_long_input_after_short_ones_holds_up_no_call,
+        whoever_is_paused_or_late_is_no_stall,
         a_call_on_a_warm_pool_takes_a_few_hops,
         a_call_beside_a_long_one_takes_a_few_hops,
         a_call_in_advance_beside_a_long_one_takes_a_few_hops,

@@ -19,9 +19,9 @@ class Faults:
     slow: float = 0.0
     kill_container: float = 0.0
     kill_caller: float = 0.0
-    stall_caller: float = 0.0
+    pause_caller: float = 0.0
     restart_controller: float = 0.0
-    stall_controller: float = 0.0
+    pause_controller: float = 0.0
     fail_start: float = 0.0
     kill_queue: float = 0.0
 
@@ -88,7 +88,7 @@ class Scenario:
 
 _FAULTS = {
     "losses": Faults(lose=0.1, repeat=0.1, unreached=0.05, slow=0.03),
-    "partitions": Faults(stall_caller=0.4, stall_controller=0.2, slow=0.05, lose=0.05),
+    "partitions": Faults(pause_caller=0.4, pause_controller=0.2, slow=0.05, lose=0.05),
     "deaths": Faults(kill_container=1.0, kill_caller=0.2, fail_start=0.2),
     "restarts": Faults(restart_controller=0.3, kill_container=0.2, kill_caller=0.1),
     "everything": Faults(0.05, 0.05, 0.03, 0.03, 0.5, 0.1, 0.2, 0.15, 0.1, 0.1),

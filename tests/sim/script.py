@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from flexray.core.events import GiveUp
-from tests.sim.world import LONGEST_STALL_S, World
+from tests.sim.world import LONGEST_PAUSE_S, World
 
 
 def plan(world: World) -> None:
@@ -79,22 +79,22 @@ def _plan_faults(world: World) -> None:
         if len(alive) > 1:
             world.kill_caller(rng.choice(alive))
 
-    def stall_caller() -> None:
+    def pause_caller() -> None:
         caller = rng.choice([c for c in world.callers.values() if not c.spawned] or [None])
         if caller is None:
             return
-        if faults.restart_controller and world.now < caller.stalled_until:
+        if faults.restart_controller and world.now < caller.paused_until:
             return  # One cut off for longer than a restarted controller waits is told to be dead.
-        longest_s = 9.0 if faults.restart_controller else rng.choice((9.0, 9.0, LONGEST_STALL_S))
-        caller.stalled_until = max(caller.stalled_until, world.now + rng.uniform(0.5, longest_s))
+        longest_s = 9.0 if faults.restart_controller else rng.choice((9.0, 9.0, LONGEST_PAUSE_S))
+        caller.paused_until = max(caller.paused_until, world.now + rng.uniform(0.5, longest_s))
 
-    def stall_controller() -> None:
-        world.stalled_until = world.now + rng.uniform(0.2, 3.0)
+    def pause_controller() -> None:
+        world.paused_until = world.now + rng.uniform(0.2, 3.0)
 
     repeatedly(faults.kill_container, kill_container)
     repeatedly(faults.kill_caller, kill_caller)
     if world.queue is not None:
         repeatedly(faults.kill_queue, world.queue.kill)
-    repeatedly(faults.stall_caller, stall_caller)
-    repeatedly(faults.stall_controller, stall_controller)
+    repeatedly(faults.pause_caller, pause_caller)
+    repeatedly(faults.pause_controller, pause_controller)
     repeatedly(faults.restart_controller, world.restart_controller)

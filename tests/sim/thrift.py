@@ -201,7 +201,7 @@ def _waits(*inputs: Input) -> Outcome:
 def a_long_input_after_short_ones_holds_up_nothing() -> None:
     """What waits behind it gets a container about two cold starts later."""
     outcome = _waits(Input(70.0, 60.0), Input(80.0, 0.01))
-    _promise(max(outcome.waits_s[300:]) < 3.5, f"it waits {max(outcome.waits_s[300:]):.1f} s")
+    _promise(max(outcome.waits_s[300:]) < 4.0, f"it waits {max(outcome.waits_s[300:]):.1f} s")
 
 
 def many_long_inputs_after_short_ones_get_a_container_each() -> None:

@@ -45,7 +45,7 @@ REPORTED_WITHIN_S = 0.5
 """In a calm world the controller knows by then that an input has settled."""
 
 
-LONGEST_STALL_S = 25.0
+LONGEST_PAUSE_S = 25.0
 
 
 class World:
@@ -88,7 +88,7 @@ class World:
         """When the newest message was lost: whoever waits for it waits from then on."""
         self.epoch = 0
         self.highest_container = 0
-        self.stalled_until = 0.0
+        self.paused_until = 0.0
         self.live = 0
         """Containers from the decision to start them until Ray says that they are dead."""
         self.placed = 0
@@ -102,7 +102,7 @@ class World:
         self.a_node_left = False
         """The last container of an active pool may have been replaced since."""
         self.is_steady = scenario.is_calm and not (scenario.settings_changes or scenario.redeploys)
-        patience_s = LONGEST_STALL_S if scenario.faults.stall_caller else 10.0
+        patience_s = LONGEST_PAUSE_S if scenario.faults.pause_caller else 10.0
         self.over_after = scenario.spread_s + 1.0 if self.is_steady else scenario.faults_until_s + patience_s
         self.trace: Callable[[str], None] | None = None
         self.after_control: Callable[[Any], None] = lambda _: None
@@ -207,9 +207,9 @@ class World:
         return Pool(config, self.now)
 
     def control(self, event: Any) -> None:
-        if self.now < self.stalled_until:
+        if self.now < self.paused_until:
             epoch = self.epoch
-            self.at(self.stalled_until, lambda: self.control(event) if epoch == self.epoch else None)
+            self.at(self.paused_until, lambda: self.control(event) if epoch == self.epoch else None)
             return
         if self.pool is None:
             return
@@ -220,8 +220,8 @@ class World:
         self.after_control(event)
 
     def tick(self) -> None:
-        if self.now < self.stalled_until:  # What stands still counts no time, rule 5.
-            self.at(self.stalled_until, self.tick)
+        if self.now < self.paused_until:  # What stands still counts no time, rule 5.
+            self.at(self.paused_until, self.tick)
             return
         self.control(Ticked())
         if self.pool is not None:
@@ -285,7 +285,7 @@ class World:
     def recover_controller(self) -> None:
         found = [c for c in self.containers.values() if not c.declared_dead]
         self.pool = self.new_pool(tuple(c.container_id for c in found))
-        self.stalled_until = self.now
+        self.paused_until = self.now
         for container in found:
             self.ask_state(container, self.epoch)
         for name in list(self.store):
@@ -369,7 +369,7 @@ class World:
 
     def reachable_holders(self, container: SimContainer) -> list[str]:
         """Those of its holders that are not standing still."""
-        return [name for name in self.holders(container) if self.now >= self.callers[name].stalled_until]
+        return [name for name in self.holders(container) if self.now >= self.callers[name].paused_until]
 
     def holders(self, container: SimContainer) -> list[str]:
         """Living callers that may still send under a lease of this container that it has not dropped."""
@@ -410,8 +410,8 @@ class World:
 
     def redeploy(self, slots: int, *, recreate: bool) -> None:
         """Another version: in the store at once, in force when the controller takes it in."""
-        if self.now < self.stalled_until:
-            self.at(self.stalled_until, lambda: self.redeploy(slots, recreate=recreate))
+        if self.now < self.paused_until:
+            self.at(self.paused_until, lambda: self.redeploy(slots, recreate=recreate))
             return
         self.version += 1
         self.outdated_below = self.highest_container + 1
@@ -428,10 +428,10 @@ class World:
 
     def change_settings(self, settings: AutoscalerSettings) -> None:
         """New settings, in force when the controller takes them in: two changes never overtake each other."""
-        if self.now < self.stalled_until:
+        if self.now < self.paused_until:
             self._changes.append(settings)
             if len(self._changes) == 1:
-                self.at(self.stalled_until, self._take_changes)
+                self.at(self.paused_until, self._take_changes)
             return
         self.settings = settings
         self.control(SettingsChanged(settings))

@@ -215,6 +215,8 @@ def test_slots_that_have_ended_nothing_for_long_are_as_far_from_it_as_that() -> 
     stalled = decide(replace(known, stalled_s=1.8))
     assert stalled.target == 9
     assert str(stalled.reason) == "8 -> 9: 1 waiting would take 1.8 s, a new container is ready in 1.5 s"
+    many = replace(known, demand=10_000, service_s=2.0, stalled_s=1.8)
+    assert decide(many).target == 8 + int(128 * 2**1.8), "no more than where nothing is known"
     slow = replace(known, service_s=100.0, demand=4)
     assert decide(replace(slow, stalled_s=3.0)).target == decide(slow).target, "they end no sooner for that"
 

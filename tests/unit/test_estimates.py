@@ -56,22 +56,36 @@ def test_what_runs_and_has_not_ended_makes_the_mean_longer() -> None:
     assert times.mean_with(10.0) == pytest.approx(3.0)
 
 
-def test_a_stall_is_the_time_of_busy_slots_while_something_waits_and_nothing_ends() -> None:
+def test_a_stall_is_the_time_in_which_slots_run_and_end_nothing_while_something_waits() -> None:
     stall = Stall()
     stall.observe(2, 0.0, waiting=True)
     stall.observe(4, 1.0, waiting=True)
     stall.observe(4, 3.0, waiting=True)
-    assert stall.slot_s == pytest.approx(2.0 + 8.0)
-    assert stall.mean_s == pytest.approx(2.5)
+    stall.confirm()
+    assert (stall.seconds, stall.slot_s) == (3.0, 2.0 + 8.0)
+    stall.observe(1, 4.0, waiting=True)  # Three are gone, with what ran there.
+    stall.observe(0, 5.0, waiting=True)
+    stall.observe(1, 9.0, waiting=True)
+    stall.confirm()
+    assert (stall.seconds, stall.slot_s) == (5.0, 11.0)
+    stall.observe(1, 10.0, waiting=False)
+    assert (stall.seconds, stall.slot_s) == (0.0, 0.0)
+    stall.observe(1, 19.0, waiting=True)  # Nothing waited until now.
+    stall.confirm()
+    assert stall.seconds == 0.0
+
+
+def test_what_no_report_has_confirmed_is_no_stall() -> None:
+    stall = Stall()
+    stall.observe(1, 0.0, waiting=True)
+    stall.observe(1, 4.0, waiting=True)
+    assert (stall.seconds, stall.unconfirmed_s) == (0.0, 4.0)
     stall.ended()
-    stall.observe(4, 4.0, waiting=True)
-    assert stall.mean_s == pytest.approx(1.0)
-    stall.observe(4, 5.0, waiting=False)
-    assert stall.slot_s == stall.mean_s == 0.0
-    stall.observe(1, 9.0, waiting=True)  # Nothing waited until now.
-    assert stall.mean_s == 0.0
-    stall.observe(0, 10.0, waiting=True)
-    assert stall.mean_s == 0.0
+    stall.observe(1, 9.0, waiting=True)  # The end was just before this look.
+    assert stall.unconfirmed_s == 0.0
+    stall.observe(1, 9.5, waiting=True)
+    stall.confirm()
+    assert (stall.seconds, stall.unconfirmed_s) == (0.5, 0.0)
 
 
 def test_rounding_errors_do_not_add_up() -> None:

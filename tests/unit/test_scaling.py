@@ -305,12 +305,19 @@ def test_a_stall_is_one_that_chance_and_late_reports_do_not_explain() -> None:
         hand.scaling.facts(10.0)
         hand.take(container, waiting=1)
         hand.scaling.facts(10.0)
-        return hand.scaling.facts(10.0 + waited_s).stalled_s
+        assert hand.scaling.facts(10.0 + waited_s).stalled_s == 0.0
+        wanted = hand.scaling.lessons.wants_report
+        hand.scaling.lessons.nothing_ended()
+        stalled_s = hand.scaling.facts(10.0 + waited_s).stalled_s
+        assert wanted == (stalled_s > 0)
+        return stalled_s
 
     assert stalled_s(0.1, 1.4) == 0.0
     assert stalled_s(0.1, 1.6) == pytest.approx(1.6)
     assert stalled_s(1.0, 1.9) == 0.0
     assert stalled_s(1.0, 2.1) == pytest.approx(2.1)
+    hand.scaling.facts(12.56)
+    hand.scaling.lessons.nothing_ended()
     assert hand.scaling.facts(12.56).service_s == pytest.approx(1.01)
     hand.scaling.lessons.ended(1, 2.56, [2.56])
     assert hand.scaling.facts(12.57).stalled_s == 0.0

@@ -84,6 +84,8 @@ class Ours(Policy):
         assert caller is not None
         caller.report = replace(caller.report, waiting=pool.waiting, assigned=pool.running)
         self._callers.recount(CALLER, caller)
+        if pool.running:
+            scaling.lessons.nothing_ended()
         scaling.lessons.arrivals.add(self._new, pool.now)
         scaling.lessons.occupancy.observe(self._callers.assigned, pool.now, self._new)
         self._new = 0
