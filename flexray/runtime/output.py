@@ -166,7 +166,8 @@ class Capture:
         for stream, file in self._files.items():
             text = file.read(to_the_end=to_the_end)
             if text:
-                self._untold.append((stream, text))
+                if self._journal is not None:
+                    self._untold.append((stream, text))
                 if self._early is not None:
                     self._keep_early(self._early, stream, text)
                 elif (dispatcher_id := self._only()) is not None:

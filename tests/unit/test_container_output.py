@@ -321,3 +321,15 @@ def test_streams_that_are_no_files_are_left_alone(tmp_path: Path) -> None:
         assert other.drain("d") == [("stdout", "caught\n", False)]
         assert os.read(reader, 100) == b"past it\n"
         os.close(reader)
+
+
+def test_without_a_journal_nothing_is_kept_for_it(tmp_path: Path) -> None:
+    with Container(tmp_path):
+        other = Capture()
+        other.install(None)
+        for _ in range(3):
+            other.begin("d")
+            shell("echo a line")
+            other.end("d")
+        assert len(other.drain("d")) == 3
+        assert not other._untold
