@@ -114,6 +114,21 @@ def notices(pools: Mapping[str, Standstill], names: Mapping[str, str]) -> dict[s
     return said
 
 
+def held_up(pools: Mapping[str, Pool]) -> set[str]:
+    """Pools whose inputs wait for a pool that has no container, or for one that is held up itself.
+
+    They end nothing for a while, and more containers of them would only wait, too.
+    """
+    reached = [pool for pool in pools.values() if pool.callers.demand and not pool.ledger.ready]
+    held: set[str] = set()
+    for pool in reached:  # It grows.
+        for home in pool.callers.homes:
+            if home not in held:
+                held.add(home)
+                reached += [pools[home]] if home in pools else []
+    return held
+
+
 def _deadlocked(pools: Mapping[str, Standstill], stuck: Iterable[str]) -> set[str]:
     """Of the pools at their bound, those whose containers all wait for a pool that is stuck, too."""
     rest = {pool_id for pool_id, pool in pools.items() if pool.bounded}

@@ -37,9 +37,14 @@ class Lessons:
         self.service.add_summary(count, total_s, sample_s)
         self._stall.ended()
 
-    def observe(self, waiting: int, taken: int, window_s: float, now: float, *, busy: bool) -> None:
-        """Note how many inputs wait and how many slots are taken, and whether the pool is used at all."""
-        self._stall.observe(taken, now, waiting=waiting > 0)
+    def observe(
+        self, waiting: int, taken: int, window_s: float, now: float, *, busy: bool, held_up: bool
+    ) -> None:
+        """Note how many inputs wait and how many slots are taken, and whether the pool is used at all.
+
+        Where it is held up by another pool, that nothing ends says nothing of its inputs.
+        """
+        self._stall.observe(taken, now, waiting=waiting > 0 and not held_up)
         self._idling.observe(waiting + taken, now, self._loss_s)
         self._periods.observe(window_s, now, busy=busy)
 

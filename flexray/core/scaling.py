@@ -111,6 +111,8 @@ class Scaling:
         self._active_at = float("-inf")
         self.replacing = 0
         """See `Facts`."""
+        self.held_up = False
+        """What runs waits for another pool, which has no container (see `blocking.held_up`)."""
 
     # What happened.
 
@@ -166,7 +168,7 @@ class Scaling:
         busy = bool(callers.demand or callers.assigned or callers.backlog)
         assigned = callers.assigned + callers.unseen_leases
         lessons, window_s = self.lessons, self.settings.scaledown_window
-        lessons.observe(callers.demand, assigned, window_s, now, busy=busy)
+        lessons.observe(callers.demand, assigned, window_s, now, busy=busy, held_up=self.held_up)
         if busy:
             self._active_at = now
         if not callers.demand:

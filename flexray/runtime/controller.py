@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from flexray.config import AutoscalerSettings, FunctionConfig
-from flexray.core.blocking import notices
+from flexray.core.blocking import held_up, notices
 from flexray.core.events import ContainerRetired, GiveUp, Report, Ticked, TickExpected
 from flexray.core.ledger import State
 from flexray.core.pool import SHARING_TICK_S, TICK_S
@@ -348,7 +348,9 @@ class Controller:
         stuck = {pool_id: standstill for pool_id, standstill in found.items() if standstill is not None}
         names = {pool_id: host.spec.function_name for pool_id, host in self._pools.items()} if stuck else {}
         said = notices(stuck, names)
+        held = held_up({host.spec.pool_id: host.pool for host in self._awake})
         for host in list(self._awake):
+            host.pool.scaling.held_up = host.spec.pool_id in held
             host.say(said.get(host.spec.pool_id))
 
     async def _keep_all_packages(self) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from flexray.config import AutoscalerSettings
-from flexray.core.blocking import NOTICE_AFTER_S, Place, Standstill, Watch, notices
+from flexray.core.blocking import NOTICE_AFTER_S, Place, Standstill, Watch, held_up, notices
 from flexray.core.events import (
     ContainerLost,
     ContainerPlaced,
@@ -153,3 +154,29 @@ def test_starts_that_fail_are_told_at_once_with_their_last_failure(starts: int, 
             started = watched._starts(watched.pool.handle(Ticked(), now))
         (container,) = started
     assert watched.look(now) == f"has had {of_all} failed starts, the last by no module named x"
+
+
+def called(*homes: str, ready: bool = False) -> Pool:
+    """A pool for which two inputs from a container of each of these pools wait; it may have one container."""
+    pool = Pool(PoolConfig("x", 1, AutoscalerSettings(max_containers=1)), 0.0)
+    for home in homes:
+        asks = Report(f"of {home}", 1, 0, asked=2, home=home)
+        pool.handle(ReportReceived(asks), 0.0)
+        waits = replace(asks, number=2, seen=1, decided=2, admitted=2, waiting=2)
+        pool.handle(ReportReceived(waits), 0.1)
+    if ready:
+        pool.handle(ContainerPlaced("x#1"), 1.0)
+        pool.handle(ContainerReady("x#1"), 1.0)
+    return pool
+
+
+def test_whoever_waits_for_a_pool_without_a_container_is_held_up_and_so_is_who_waits_for_that() -> None:
+    pools = {
+        "h": called("g"),
+        "g": called("f", ready=True),
+        "f": called(ready=True),
+        "e": called("d", ready=True),
+    }
+    assert held_up(pools) == {"g", "f"}
+    assert held_up({**pools, "h": called("g", ready=True)}) == set()
+    assert held_up({"h": called("who is not awake")}) == {"who is not awake"}

@@ -319,6 +319,9 @@ def test_a_stall_is_one_that_chance_and_late_reports_do_not_explain() -> None:
     hand.scaling.facts(12.56)
     hand.scaling.lessons.nothing_ended()
     assert hand.scaling.facts(12.56).service_s == pytest.approx(1.01)
+    hand.scaling.held_up = True
+    assert hand.scaling.facts(12.57).stalled_s == 0.0, "what it waits for has no container"
+    hand.scaling.held_up = False
     hand.scaling.lessons.ended(1, 2.56, [2.56])
     assert hand.scaling.facts(12.57).stalled_s == 0.0
 
