@@ -105,8 +105,10 @@ def head(folder: Path) -> Iterator[Head]:
         process.wait()
     assert started is not None, (folder / f"head{HEADS_TRIED}" / "head.log").read_text()
     yield started
+    ended_with = process.poll()
     process.kill()  # Ended politely it takes half a minute; the reaper ends the rest.
     process.wait()
+    assert ended_with is None, (started.folder / "head.log").read_text()
 
 
 def _start_head(mine: Path) -> tuple[subprocess.Popen[bytes], Head | None]:
