@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 LOWEST, HIGHEST = 10_000, 65_535
+OF_RAY_CLIENT = range(23_000, 24_000)
+"""Its server takes these for its clients, from the first on."""
 GIVEN_BY_KERNEL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -19,7 +21,7 @@ def free_ports(count: int) -> list[int]:
     two seconds after it said that it runs.
     """
     low, high = _given_by_kernel()
-    ports = [port for port in range(LOWEST, HIGHEST + 1) if not low <= port <= high]
+    ports = [p for p in range(LOWEST, HIGHEST + 1) if not low <= p <= high and p not in OF_RAY_CLIENT]
     random.shuffle(ports)
     free = list(islice(filter(_is_free, ports), count))
     assert len(free) == count, f"{len(free)} of {count} ports are free outside of {low} to {high}"

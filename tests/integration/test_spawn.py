@@ -291,8 +291,7 @@ def test_more_than_the_queue_has_threads_for_can_wait_in_one_process(gate: Gate)
     """All of them are one request."""
 
     def parked(queue: Any) -> int:
-        requests = [one.parked for one in queue._listeners.values()]
-        return sum(request is not None and not request.done() for request in requests)
+        return sum(not request.done() for request in queue._parked.values())
 
     async def main() -> list[int]:
         call = await hold.spawn.aio(gate.folder, "x")
