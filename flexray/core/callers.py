@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heapreplace
 from flexray.core.admission import Occupied, occupied
 from flexray.core.events import Lease, Reply, Report
 from flexray.core.ledger import LeaseOut
+from flexray.core.reporting import NEXT_IN_S
 
 SETTLED_S = 0.100
 """No holder loses a slot that it uses within this time of getting one."""
@@ -253,6 +254,11 @@ class Callers:
         return self.waiting + self.spawned
 
     # Sharing.
+
+    @property
+    def report_every_s(self) -> float:
+        """How long each may wait to tell what nobody must act on: a thousand reports a second are enough."""
+        return max(NEXT_IN_S, len(self._callers) / 1000)
 
     @property
     def any_wanting(self) -> bool:

@@ -129,20 +129,31 @@ class Stall:
     """For how long slots have run and ended nothing while something waited.
 
     Service times are known of what has ended. Where short inputs came before and long ones run, only this
-    tells of it. Time counts once a report has come after it that tells of no end: whoever is paused, or late,
-    may have seen many.
+    tells of it. Whoever has the slots is asked, and time counts once a report has come that was sent after
+    that and tells of no end: who was paused, or late, may have seen many.
     """
 
-    __slots__ = ("_at", "_running", "_slot_s", "seconds", "slot_s", "unconfirmed_s")
+    __slots__ = (
+        "_asked_s",
+        "_asked_slot_s",
+        "_at",
+        "_running",
+        "_slot_s",
+        "seconds",
+        "slot_s",
+        "unconfirmed_s",
+    )
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.slot_s = 0.0
         """The seconds of all slots that ran meanwhile, together."""
         self.unconfirmed_s = 0.0
-        """Seconds since the last report."""
+        """Seconds that do not count yet."""
         self._slot_s = 0.0
         """The same, of all slots."""
+        self._asked_s = self._asked_slot_s = 0.0
+        """Of these, those until somebody was asked."""
         self._running = 0
         self._at = 0.0
 
@@ -156,15 +167,22 @@ class Stall:
         self._running = running if waiting else 0
         self._at = now
 
+    def ask(self) -> None:
+        """Whoever has busy slots is asked whether anything has ended until now."""
+        self._asked_s, self._asked_slot_s = self.unconfirmed_s, self._slot_s
+
     def confirm(self) -> None:
-        """A report of whoever has busy slots tells of nothing that ended."""
-        self.seconds += self.unconfirmed_s
-        self.slot_s += self._slot_s
-        self.unconfirmed_s = self._slot_s = 0.0
+        """Nothing has, says somebody who was asked."""
+        self.seconds += self._asked_s
+        self.slot_s += self._asked_slot_s
+        self.unconfirmed_s -= self._asked_s
+        self._slot_s -= self._asked_slot_s
+        self._asked_s = self._asked_slot_s = 0.0
 
     def ended(self) -> None:
         """An input is over."""
-        self.seconds = self.slot_s = self.unconfirmed_s = self._slot_s = 0.0
+        self.seconds = self.unconfirmed_s = self._asked_s = 0.0
+        self.slot_s = self._slot_s = self._asked_slot_s = 0.0
         self._running = 0  # What has passed since the last look was before that.
 
 

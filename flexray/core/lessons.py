@@ -14,8 +14,8 @@ from flexray.core.estimates import Arrivals, ColdStarts, Learned, Occupancy, Ser
 from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.prewarm import NextTick
 
-SHORTEST_STALL_S = 1.0
-"""What has ended at one caller is reported up to a quarter of a second after what has not at another."""
+LATE_REPORTS = 4.0
+"""A stall lasts for as many times as long as it may take until an end is reported."""
 
 
 class Lessons:
@@ -29,6 +29,7 @@ class Lessons:
         self.next_tick: NextTick | None = None
         """Of the function's declared schedule."""
         self._stall = Stall()
+        self._late_s = 0.0
         self._idling = Idling()
         self._periods = IdlePeriods()
 
@@ -38,18 +39,32 @@ class Lessons:
         self._stall.ended()
 
     def observe(
-        self, waiting: int, taken: int, window_s: float, now: float, *, busy: bool, held_up: bool
+        self,
+        waiting: int,
+        taken: int,
+        window_s: float,
+        now: float,
+        *,
+        busy: bool,
+        held_up: bool,
+        late_s: float,
     ) -> None:
         """Note how many inputs wait and how many slots are taken, and whether the pool is used at all.
 
-        Where it is held up by another pool, that nothing ends says nothing of its inputs.
+        Where it is held up by another pool, that nothing ends says nothing of its inputs. What has ended is
+        reported `late_s` later.
         """
+        self._late_s = late_s
         self._stall.observe(taken, now, waiting=waiting > 0 and not held_up)
         self._idling.observe(waiting + taken, now, self._loss_s)
         self._periods.observe(window_s, now, busy=busy)
 
+    def ask(self) -> None:
+        """Whoever has busy slots is asked whether anything has ended."""
+        self._stall.ask()
+
     def nothing_ended(self) -> None:
-        """A report of whoever has busy slots tells of no end."""
+        """Nothing has, says somebody who was asked."""
         self._stall.confirm()
 
     @property
@@ -71,7 +86,7 @@ class Lessons:
         service_s = self.service.mean
         if service_s is None:
             return math.inf
-        return max(SHORTEST_STALL_S, 2.0 * service_s, self.cold_starts.quantile())
+        return max(LATE_REPORTS * self._late_s, 2.0 * service_s, self.cold_starts.quantile())
 
     @property
     def service_s(self) -> float | None:

@@ -120,6 +120,8 @@ class Pool:
         self.scaling.lessons.recall(config.learned)
         self._next_lease = config.epoch * EPOCH
         self._next_reply = config.epoch * EPOCH
+        self._asked_from: int | None = None
+        """Number of the first reply that asked whether anything has ended, where none of them is answered."""
         self.notice: str | None = None
         """Why inputs wait, where time alone does not help."""
         self._expected = dict.fromkeys(config.expected_dispatchers)
@@ -226,7 +228,8 @@ class Pool:
         if report.service.count:
             service = report.service
             self.scaling.lessons.ended(service.count, service.total_s, service.sample_s)
-        elif report.assigned:
+        elif report.assigned and self._asked_from is not None and report.seen >= self._asked_from:
+            self._asked_from = None
             self.scaling.lessons.nothing_ended()
         caller.report = report
         caller.parked_at, caller.silent_s, caller.cut_off = now, 0.0, False
@@ -624,6 +627,9 @@ class Pool:
 
     def _ask_whether_anything_ended(self) -> None:
         """Answer whoever has busy slots, so that it reports again (see `Stall`)."""
+        if self._asked_from is None:
+            self._asked_from = self._next_reply + 1
+            self.scaling.lessons.ask()
         for dispatcher_id, caller in self.callers:
             if caller.counted_assigned:
                 caller.shown = False
@@ -698,7 +704,7 @@ class Pool:
             keep_busy=caller.keep_busy,
             notice=self.notice,
             failure=caller.failure,
-            next_in_s=max(TICK_S, len(self.callers) / 1000),
+            next_in_s=self.callers.report_every_s,
             view=self.view(),
             version=self.config.version,
         )

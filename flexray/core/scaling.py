@@ -168,7 +168,15 @@ class Scaling:
         busy = bool(callers.demand or callers.assigned or callers.backlog)
         assigned = callers.assigned + callers.unseen_leases
         lessons, window_s = self.lessons, self.settings.scaledown_window
-        lessons.observe(callers.demand, assigned, window_s, now, busy=busy, held_up=self.held_up)
+        lessons.observe(
+            callers.demand,
+            assigned,
+            window_s,
+            now,
+            busy=busy,
+            held_up=self.held_up,
+            late_s=callers.report_every_s,
+        )
         if busy:
             self._active_at = now
         if not callers.demand:

@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -17,6 +18,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from flexray.errors import ExecutionError
 from flexray.output import last_written
 from flexray.runtime.head import find_logs
+from flexray.runtime.inbox import Inbox
 from flexray.runtime.logstore import Printed
 
 GATHER_S = 0.25
@@ -36,36 +38,42 @@ class Journal:
 
     def __init__(self, app: str, function: str, container_id: str) -> None:
         self._of = (app, function, container_id)
-        self._lock = threading.RLock()  # A finalizer may print in the middle of anything here.
+        self._prints: Inbox[tuple[int, str, str | None]] = Inbox(self._take)
+        """(thread, stream, text), and None where what that thread left without a newline is a line."""
         self._sending = threading.Lock()
         self._lines: deque[Printed] = deque()
         self._size = 0
         self._lost = 0
         self._partial: dict[tuple[int, str], str] = {}
         """(thread, stream) to what it wrote since its last newline."""
-        self._come = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._come: SimpleQueue[None] = SimpleQueue()
+        """An item where there are lines; giving one never waits, even in a finalizer."""
         self._logs: Any = None
+        threading.Thread(target=self._serve, name="flexray-journal", daemon=True).start()
 
-    def write(self, stream: str, text: str, *, of_thread: bool = True) -> None:
-        """Take what this thread, or a program, has written to that stream; whole lines are sent."""
-        key = (threading.get_ident() if of_thread else 0, stream)
-        with self._lock:
-            whole, newline, rest = (self._partial.pop(key, "") + text).rpartition("\n")
-            if newline:
-                self._add(stream, whole)
-            rest = last_written(rest)
-            if len(rest) > LINE_MAX:
-                self._add(stream, rest)
-            elif rest:
-                self._partial[key] = rest
+    def write(self, stream: str, text: str, thread: int | None = None) -> None:
+        """Take what this thread, or another, or a program (0), has written; whole lines are sent."""
+        self._prints.put((threading.get_ident() if thread is None else thread, stream, text))
 
     def end_line(self) -> None:
         """An input on this thread is over: what it left without a newline is a line."""
-        thread = threading.get_ident()
-        with self._lock:
+        self._prints.put((threading.get_ident(), "", None))
+
+    def _take(self, printed: tuple[int, str, str | None]) -> None:
+        thread, stream, text = printed
+        if text is None:
             for key in [key for key in self._partial if key[0] == thread]:
                 self._add(key[1], self._partial.pop(key))
+            return
+        key = thread, stream
+        whole, newline, rest = (self._partial.pop(key, "") + text).rpartition("\n")
+        if newline:
+            self._add(stream, whole)
+        rest = last_written(rest)
+        if len(rest) > LINE_MAX:
+            self._add(stream, rest)
+        elif rest:
+            self._partial[key] = rest
 
     def _add(self, stream: str, text: str) -> None:
         text = text.encode("utf-8", "replace").decode()  # Names of files may have what no text has.
@@ -74,26 +82,22 @@ class Journal:
         while self._size > KEPT_CHARACTERS and len(self._lines) > 1:
             self._size -= len(self._lines.popleft().text)
             self._lost += 1
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="flexray-journal", daemon=True)
-            self._thread.start()
-        self._come.set()
+        if self._come.empty():
+            self._come.put(None)
 
     def close(self) -> None:
         """Send what is left, as far as that is done soon; this process ends."""
-        with self._lock:
-            for (_, stream), text in self._partial.items():
+        with self._prints.held():
+            while self._partial:
+                (_, stream), text = self._partial.popitem()
                 self._add(stream, text)
-            self._partial.clear()
-        if self._thread is not None:
-            with contextlib.suppress(RayError, ExecutionError):
-                self._send(FLUSH_S)
+        with contextlib.suppress(RayError, ExecutionError):
+            self._send(FLUSH_S)
 
     def _serve(self) -> None:
         while True:
-            self._come.wait()
+            self._come.get()
             time.sleep(GATHER_S)
-            self._come.clear()
             try:
                 self._send(ANSWER_S)
             except (RayError, ExecutionError) as error:
@@ -102,11 +106,11 @@ class Journal:
                 if isinstance(error, ActorDiedError):
                     self._logs = None  # Somebody has ended it: the next look starts another.
                 time.sleep(AGAIN_S)
-                self._come.set()
+                self._come.put(None)
 
     def _drop(self) -> None:
         """The log store cannot take these lines, now or later."""
-        with self._lock:
+        with self._prints.held():
             self._lost += len(self._lines)
             self._lines.clear()
             self._size = 0
@@ -115,7 +119,7 @@ class Journal:
         if not self._sending.acquire(timeout=timeout_s):
             return  # Others are on their way since long.
         try:
-            with self._lock:
+            with self._prints.held():
                 lines, self._lines, self._size = self._lines, deque(), 0
                 lost, self._lost = self._lost, 0
             if lost:
@@ -126,7 +130,7 @@ class Journal:
                     self._logs = self._logs or find_logs()
                     ray.get(self._logs.add.remote(list(lines)), timeout=timeout_s)
             except BaseException:
-                with self._lock:
+                with self._prints.held():
                     self._lines.extendleft(reversed(lines))
                     self._size += sum(len(line.text) for line in lines)
                 raise

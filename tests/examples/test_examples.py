@@ -211,13 +211,20 @@ def test_web_scraper_runs_by_the_clock_where_it_is_deployed(head: Head) -> None:
     assert "broken links: 0\nlinks that lead elsewhere: 1" in printed
 
 
+@pytest.mark.timeout(240)
 def test_a_program_that_is_connected_by_ray_client_has_all_of_it(head: Head, tmp_path: Path) -> None:
     (tmp_path / "shipped.txt").write_text("it came along")
     environment = {**head.environment, "CLIENT_ADDRESS": head.client, "PYTHONPATH": str(REPOSITORY)}
     del environment["RAY_ADDRESS"]
     outside = Head(head.folder, environment)
 
-    printed = outside.run("python", Path(__file__).with_name("over_client.py"), tmp_path).splitlines()
+    program = Path(__file__).with_name("over_client.py")
+    try:
+        printed = outside.run("python", program, tmp_path, timeout_s=220).splitlines()
+    except BaseException:
+        for log in sorted(head.folder.glob("ray/session_latest/logs/ray_client_server*.err")):
+            print(f"{log.name}:\n{log.read_text()}")  # noqa: T201  # Shown where the test fails.
+        raise
 
     assert "Scaler | scaling 5" in printed
     assert [line for line in printed if " | " not in line] == [

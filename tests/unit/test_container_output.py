@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from typing import Self
 
 import pytest
 
-from flexray.runtime import farewell, output
+from flexray.runtime import farewell, journal, output
+from flexray.runtime.journal import Journal
 from flexray.runtime.output import Capture, current_dispatcher
 
 
@@ -47,7 +50,7 @@ class Container:
             os.dup2(copy, number)
             os.close(copy)
 
-    def write(self, stream: str, text: str, *, of_thread: bool = True) -> None:
+    def write(self, stream: str, text: str, _: int) -> None:
         self.journal.append((stream, text))
 
     def told(self, dispatcher_id: str) -> list[tuple[str, str]]:
@@ -231,32 +234,44 @@ def test_lines_of_threads_and_forks_that_print_at_once_stay_whole(tmp_path: Path
         assert sorted(logged) == sorted(f"thread {of} says {n}" for of in range(6) for n in range(200))
 
 
-def test_a_finalizer_that_prints_holds_nothing_up(tmp_path: Path) -> None:
+def test_finalizers_that_print_and_log_hold_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_send", lambda self, _: self._lines.clear())
+    monkeypatch.setattr(journal, "GATHER_S", 0.0)
+
     class Loud:
         def __init__(self) -> None:
-            self.itself = self  # Only the collector ends it, whenever that comes.
+            self.itself = self  # Only the collector ends it, wherever that comes.
 
         def __del__(self) -> None:
             print("it is gone")
+            logger.warning("so it is")
 
-    def work() -> None:
-        for number in range(300):
+    def work(of: int) -> None:
+        rng = random.Random(of)
+        for number in range(1000):
+            gc.set_threshold(rng.randint(1, 14))
             Loud()
             capture.begin("d")
-            print("input", number)
+            print("input", number, end="" if number % 2 else "\n")
+            logger.warning("input %s", number)
+            kept.end_line()
             capture.end("d")
             capture.drain("d")
 
     thresholds = gc.get_threshold()
-    with Container(tmp_path) as container:
-        capture = container.capture
-        gc.set_threshold(1)
+    with Container(tmp_path):
+        capture, kept = Capture(), Journal("shop", "price", "shop/price#1")
+        capture.install(kept)
+        logger = logging.getLogger("of finalizers")
+        logger.handlers = [logging.StreamHandler(sys.stderr)]
         try:
-            threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+            threads = [threading.Thread(target=work, args=(of,), daemon=True) for of in range(2)]
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(30)
+                thread.join(40)
             assert not any(thread.is_alive() for thread in threads)
         finally:
             gc.set_threshold(*thresholds)
@@ -323,7 +338,7 @@ def test_streams_that_are_no_files_are_left_alone(tmp_path: Path) -> None:
         os.close(reader)
 
 
-def test_without_a_journal_nothing_is_kept_for_it(tmp_path: Path) -> None:
+def test_a_container_without_a_journal_gives_the_same_lines(tmp_path: Path) -> None:
     with Container(tmp_path):
         other = Capture()
         other.install(None)
@@ -332,4 +347,3 @@ def test_without_a_journal_nothing_is_kept_for_it(tmp_path: Path) -> None:
             shell("echo a line")
             other.end("d")
         assert len(other.drain("d")) == 3
-        assert not other._untold

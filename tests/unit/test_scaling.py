@@ -307,6 +307,7 @@ def test_a_stall_is_one_that_chance_and_late_reports_do_not_explain() -> None:
         hand.scaling.facts(10.0)
         assert hand.scaling.facts(10.0 + waited_s).stalled_s == 0.0
         wanted = hand.scaling.lessons.wants_report
+        hand.scaling.lessons.ask()
         hand.scaling.lessons.nothing_ended()
         stalled_s = hand.scaling.facts(10.0 + waited_s).stalled_s
         assert wanted == (stalled_s > 0)
@@ -317,6 +318,7 @@ def test_a_stall_is_one_that_chance_and_late_reports_do_not_explain() -> None:
     assert stalled_s(1.0, 1.9) == 0.0
     assert stalled_s(1.0, 2.1) == pytest.approx(2.1)
     hand.scaling.facts(12.56)
+    hand.scaling.lessons.ask()
     hand.scaling.lessons.nothing_ended()
     assert hand.scaling.facts(12.56).service_s == pytest.approx(1.01)
     hand.scaling.held_up = True

@@ -85,6 +85,7 @@ class Ours(Policy):
         caller.report = replace(caller.report, waiting=pool.waiting, assigned=pool.running)
         self._callers.recount(CALLER, caller)
         if pool.running:
+            scaling.lessons.ask()
             scaling.lessons.nothing_ended()
         scaling.lessons.arrivals.add(self._new, pool.now)
         scaling.lessons.occupancy.observe(self._callers.assigned, pool.now, self._new)
