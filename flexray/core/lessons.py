@@ -15,7 +15,7 @@ from flexray.core.idling import IdlePeriods, Idling
 from flexray.core.prewarm import NextTick
 
 LATE_REPORTS = 4.0
-"""A stall lasts for as many times as long as it may take until an end is reported."""
+"""A stall lasts, and is asked after, for as many times as long as it may take until an end is reported."""
 
 
 class Lessons:
@@ -78,15 +78,19 @@ class Lessons:
 
     @property
     def wants_report(self) -> bool:
-        """Nothing was heard for so long that this is a stall, unless whoever has slots says otherwise."""
-        return self._stall.unconfirmed_s > self._usual_s
+        """Whether nothing was heard for so long that this may be a stall, or one that goes on."""
+        return self._stall.unconfirmed_s > (self._late_reports_s if self.stalled_s else self._usual_s)
 
     @property
     def _usual_s(self) -> float:
         service_s = self.service.mean
         if service_s is None:
             return math.inf
-        return max(LATE_REPORTS * self._late_s, 2.0 * service_s, self.cold_starts.quantile())
+        return max(self._late_reports_s, 2.0 * service_s, self.cold_starts.quantile())
+
+    @property
+    def _late_reports_s(self) -> float:
+        return LATE_REPORTS * self._late_s
 
     @property
     def service_s(self) -> float | None:
