@@ -71,9 +71,15 @@ def kill(pid: int) -> None:
     wait_until(lambda: is_gone(pid), timeout_s=10)
 
 
-def is_gone(pid: int) -> bool:
-    """Whether the process is dead, reaped by its parent or not."""
+def is_gone(pid: int, lived_at: float | None = None) -> bool:
+    """Whether the process is dead, reaped by its parent or not.
+
+    One that began after `lived_at`, of the monotonic clock, is another, or a thread of another: where there
+    are 32,768 numbers, minutes of starts use them all.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return True
+    began_at = int(others[18]) / os.sysconf("SC_CLK_TCK")
+    return state in "ZX" or (lived_at is not None and began_at > lived_at)
