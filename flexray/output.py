@@ -24,6 +24,8 @@ Lines = Callable[[int], "list[Text]"]
 """Gives the lines of one bar for a terminal of that many columns."""
 
 
+LINE_MAX = 8192
+"""A line without an end is cut after so many characters."""
 Stream = Literal["stdout", "stderr"]
 Written = tuple[Stream, str, bool]
 """Where a container wrote, what, and whether it is in Ray's log of that process, too."""
@@ -54,6 +56,13 @@ def last_written(text: str) -> str:
     """A line that is not over, without what a progress bar has written over by a carriage return."""
     end = "\r" if text.endswith("\r") else ""
     return text.rstrip("\r").rpartition("\r")[2] + end
+
+
+def whole_lines(text: str) -> tuple[str, str]:
+    """The whole lines of it, and what is to be kept until more comes; too much of that is a line, too."""
+    lines, newline, rest = text.rpartition("\n")
+    rest = last_written(rest)
+    return (f"{lines}{newline}{rest}\n", "") if len(rest) > LINE_MAX else (lines + newline, rest)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

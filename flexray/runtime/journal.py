@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from flexray.errors import ExecutionError
-from flexray.output import last_written
+from flexray.output import whole_lines
 from flexray.runtime.head import find_logs
 from flexray.runtime.inbox import Inbox
 from flexray.runtime.logstore import Printed
@@ -27,8 +27,6 @@ ANSWER_S = 30.0
 AGAIN_S = 1.0
 FLUSH_S = 2.0
 """How long the end of the container waits for its last lines to be kept."""
-LINE_MAX = 8192
-"""A line without an end is cut after so many characters."""
 KEPT_CHARACTERS = 1 << 20
 """While the logs cannot be reached; the oldest lines go first."""
 
@@ -66,13 +64,10 @@ class Journal:
                 self._add(key[1], self._partial.pop(key))
             return
         key = thread, stream
-        whole, newline, rest = (self._partial.pop(key, "") + text).rpartition("\n")
-        if newline:
-            self._add(stream, whole)
-        rest = last_written(rest)
-        if len(rest) > LINE_MAX:
-            self._add(stream, rest)
-        elif rest:
+        lines, rest = whole_lines(self._partial.pop(key, "") + text)
+        if lines:
+            self._add(stream, lines.removesuffix("\n"))
+        if rest:
             self._partial[key] = rest
 
     def _add(self, stream: str, text: str) -> None:

@@ -23,12 +23,10 @@ from collections import deque
 from contextvars import ContextVar
 from typing import BinaryIO, NamedTuple, TextIO
 
-from flexray.output import Stream, Written, last_written
+from flexray.output import Stream, Written, whole_lines
 from flexray.runtime.inbox import Inbox
 from flexray.runtime.journal import Journal
 
-LINE_MAX = 8192
-"""A line without an end is cut after so many characters."""
 KEPT_CHARACTERS = 1 << 20
 """Per dispatcher, while nobody fetches it; the oldest lines go first."""
 LINE_BUFFERED = 1
@@ -132,29 +130,24 @@ class Capture:
     def _write_to_file(self, printed: Print) -> None:
         """In whole lines, for other threads and processes write there, too."""
         key, file = (printed.thread, printed.stream), self._files[printed.stream]
-        lines, newline, rest = (self._partial.pop(key, "") + (printed.text or "")).rpartition("\n")
-        rest = last_written(rest)
-        if printed.text is None or len(rest) > LINE_MAX:
-            newline, rest = newline + rest, ""
-        elif rest:
+        lines, rest = whole_lines(self._partial.pop(key, "") + (printed.text or ""))
+        if printed.text is None:
+            lines, rest = lines + rest, ""
+        if rest:
             self._partial[key] = rest
-        file.write(lines + newline)
+        file.write(lines)
         if self._journal is not None and not file.is_followed:
-            self._journal.write(printed.stream, lines + newline, printed.thread)
+            self._journal.write(printed.stream, lines, printed.thread)
 
     def _only(self) -> str | None:
         """The only dispatcher that has inputs here."""
         return next(iter(self._active)) if len(self._active) == 1 else None
 
     def _write(self, dispatcher_id: str, stream: Stream, text: str, *, is_logged: bool = False) -> None:
-        whole = self._partial.pop((dispatcher_id, stream), "") + text
-        lines, newline, rest = whole.rpartition("\n")
-        if newline:
-            self._add(dispatcher_id, stream, lines + newline, is_logged=is_logged)
-        rest = last_written(rest)
-        if len(rest) > LINE_MAX:
-            self._add(dispatcher_id, stream, rest + "\n")
-        elif rest:
+        lines, rest = whole_lines(self._partial.pop((dispatcher_id, stream), "") + text)
+        if lines:
+            self._add(dispatcher_id, stream, lines, is_logged=is_logged)
+        if rest:
             self._partial[dispatcher_id, stream] = rest
 
     def _keep_early(self, stream: Stream, text: str, *, is_logged: bool = False) -> None:
@@ -236,12 +229,10 @@ class _File:
             lost += len(written)
             written = written.partition(b"\n")[2]
             told = f"({lost - len(written):,} bytes were lost here)\n"
-        lines, newline, rest = (self._rest + self._decoder.decode(written)).rpartition("\n")
-        text = told + lines + newline
-        self._rest = last_written(rest)
-        if self._rest and (to_the_end or len(self._rest) > LINE_MAX):
-            text, self._rest = f"{text}{self._rest}\n", ""
-        return text
+        lines, self._rest = whole_lines(self._rest + self._decoder.decode(written))
+        if self._rest and to_the_end:
+            lines, self._rest = f"{lines}{self._rest}\n", ""
+        return told + lines
 
 
 class _Router(io.TextIOBase):
@@ -263,11 +254,8 @@ class _Router(io.TextIOBase):
             if text:
                 self._capture.write(self._stream, text)
         else:
-            lines, newline, rest = (getattr(self._of_thread, "rest", "") + text).rpartition("\n")
-            self._of_thread.rest = last_written(rest)
-            self._file.write(lines + newline)
-            if len(self._of_thread.rest) > LINE_MAX:
-                self.flush()
+            lines, self._of_thread.rest = whole_lines(getattr(self._of_thread, "rest", "") + text)
+            self._file.write(lines)
         return len(text)
 
     def flush(self) -> None:

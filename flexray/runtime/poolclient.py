@@ -257,7 +257,7 @@ class PoolClient:
                 handle = self._handles.get(batch.container_id)
                 if handle is not None:
                     ref = handle.output.remote(self._dispatcher.process)
-                    self._dispatcher.follow(ref, partial(self._relay_all, handle))
+                    self._dispatcher.follow(ref, partial(self._relay, handle))
 
     def controller_lost(self) -> None:
         self._take(ControllerLost())
@@ -493,7 +493,7 @@ class PoolClient:
             return BatchUnreached(effect.batch_id)  # The container forgot that it had it.
         answer = decode_answer(result)
         if answer.output:
-            self._relay(answer.output, self._handles.get(effect.lease.container_id))
+            self._relay(self._handles.get(effect.lease.container_id), answer.output)
         return BatchReturned(
             effect.batch_id,
             answer.statuses,
@@ -636,11 +636,8 @@ class PoolClient:
             self._dispatcher.follow(ref, one_ready)
         return True
 
-    def _relay_all(self, handle: Any, result: Any) -> None:
-        self._relay(_value_or(result, []), handle)
-
-    def _relay(self, lines: list[output.Written], handle: Any) -> None:
-        for stream, text, is_logged in lines:
+    def _relay(self, handle: Any, result: list[output.Written] | BaseException) -> None:
+        for stream, text, is_logged in _value_or(result, []):
             if not (is_logged and handle is not None and shows_log_of(handle)):
                 output.relay(self._name, text, stream)
 

@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +20,7 @@ import pytest
 from flexray.runtime import farewell, journal, output
 from flexray.runtime.journal import Journal
 from flexray.runtime.output import Capture, current_dispatcher
+from tests.unit.collecting import collect_at_any_moment
 
 
 class Container:
@@ -248,10 +248,9 @@ def test_finalizers_that_print_and_log_hold_nothing_up(
             print("it is gone")
             logger.warning("so it is")
 
-    def work(of: int) -> None:
-        rng = random.Random(of)
+    def work(_: int, change: Callable[[], None]) -> None:
         for number in range(1000):
-            gc.set_threshold(rng.randint(1, 14))
+            change()
             Loud()
             capture.begin("d")
             print("input", number, end="" if number % 2 else "\n")
@@ -260,21 +259,12 @@ def test_finalizers_that_print_and_log_hold_nothing_up(
             capture.end("d")
             capture.drain("d")
 
-    thresholds = gc.get_threshold()
     with Container(tmp_path):
         capture, kept = Capture(), Journal("shop", "price", "shop/price#1")
         capture.install(kept)
         logger = logging.getLogger("of finalizers")
         logger.handlers = [logging.StreamHandler(sys.stderr)]
-        try:
-            threads = [threading.Thread(target=work, args=(of,), daemon=True) for of in range(2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(40)
-            assert not any(thread.is_alive() for thread in threads)
-        finally:
-            gc.set_threshold(*thresholds)
+        collect_at_any_moment(work, threads=2)
 
 
 def test_files_that_are_closed_or_cut_off_are_no_failure(tmp_path: Path) -> None:

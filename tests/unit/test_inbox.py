@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import gc
-import random
-import threading
+from collections.abc import Callable
 
 from flexray.runtime.inbox import Inbox
+from tests.unit.collecting import collect_at_any_moment
 
 
 def test_items_are_taken_in_the_order_in_which_they_came() -> None:
@@ -52,27 +51,16 @@ def test_nothing_is_lost_or_taken_twice_however_many_give_finalizers_among_them(
         def __del__(self) -> None:
             inbox.put(("gone", self.number))
 
-    def work(of: int) -> None:
-        rng = random.Random(of)
+    def work(of: int, change: Callable[[], None]) -> None:
         for number in range(2000):
-            gc.set_threshold(rng.randint(1, 14))
+            change()
             Loud(of * 10_000 + number)
             inbox.put((of, number))
             if number % 50 == 0:
                 with inbox.held():
                     Loud(of * 10_000 + 5_000 + number)
 
-    thresholds = gc.get_threshold()
-    try:
-        threads = [threading.Thread(target=work, args=(of,), daemon=True) for of in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert not any(thread.is_alive() for thread in threads)
-    finally:
-        gc.set_threshold(*thresholds)
-    gc.collect()
+    collect_at_any_moment(work, threads=3)
     assert len(taken) == len(set(taken)) == 3 * (2000 + 2000 + 40)
     for of in range(3):
         assert [item for item in taken if item[0] == of] == [(of, number) for number in range(2000)]  # type: ignore[index]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flexray.output import LINE_MAX
 from flexray.runtime import journal
 from flexray.runtime.journal import Journal
 
@@ -39,7 +40,7 @@ def test_of_a_progress_bar_only_the_last_is_kept_and_it_costs_nothing(written: J
 def test_a_line_without_an_end_is_cut(written: Journal) -> None:
     for _ in range(30_000):
         written.write("stdout", ".")
-    assert all(len(text) <= journal.LINE_MAX + 1 for _, text in texts(written))
+    assert all(len(text) <= LINE_MAX + 1 for _, text in texts(written))
     assert len(texts(written)) == 3
 
 
